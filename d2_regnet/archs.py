@@ -1,0 +1,304 @@
+"""RegNet architectures: from design parameters to stage widths, depths and group widths.
+
+A RegNet is described by a quantized linear function of block width over depth ("Designing Network
+Design Spaces", Radosavovic et al., CVPR 2020, section 3.3, https://arxiv.org/abs/2003.13678).
+`RegNetArch` holds the parameters of that function and derives everything else from them; the 24
+published RegNetX and RegNetY are found by name with `get_arch`.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from numbers import Integral, Real
+
+import numpy as np
+
+# Block widths are rounded to multiples of this (paper, section 3.3).
+WIDTH_QUANTUM = 8
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """What one picture costs: multiply-adds, parameters and convolution outputs (numbers)."""
+
+    flops: int = 0
+    params: int = 0
+    acts: int = 0
+
+    def __add__(self, other: "Complexity") -> "Complexity":
+        return Complexity(
+            self.flops + other.flops, self.params + other.params, self.acts + other.acts
+        )
+
+
+@dataclass(frozen=True)
+class RegNetArch:
+    """The design parameters of one RegNet, and the network shape that follows from them.
+
+    Args:
+        depth: number of blocks, >= 1.
+        w_0: width of the first block in channels, a positive multiple of 8.
+        w_a: channels that the (unquantized) width grows by per block, >= 0.
+        w_m: ratio of the widths of neighbouring stages, > 1.
+        group_width: channels per group of the 3x3 convolutions, >= 1.
+        bottleneck_ratio: bottleneck width over block width, > 0.
+        se_ratio: width of squeeze-and-excitation over the block's input width, in [0, 1];
+            0 leaves it out (RegNetX).
+        stem_width: channels of the stem's output, >= 1.
+
+    Raises:
+        ValueError: a parameter is outside its range, or no network can be built from them.
+    """
+
+    depth: int
+    w_0: int
+    w_a: float
+    w_m: float
+    group_width: int
+    bottleneck_ratio: float = 1.0
+    se_ratio: float = 0.0
+    stem_width: int = 32
+
+    def __post_init__(self):
+        for name in ("depth", "w_0", "group_width", "stem_width"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"RegNetArch: {name} must be a positive integer, not {value!r}")
+        for name in ("w_a", "w_m", "bottleneck_ratio", "se_ratio"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+                raise ValueError(f"RegNetArch: {name} must be a finite number, not {value!r}")
+        if self.w_0 % WIDTH_QUANTUM:
+            raise ValueError(f"RegNetArch: w_0={self.w_0} is not a multiple of {WIDTH_QUANTUM}")
+        if self.w_a < 0:
+            raise ValueError(f"RegNetArch: w_a={self.w_a} is negative; widths cannot shrink")
+        if self.w_m <= 1:
+            raise ValueError(f"RegNetArch: w_m={self.w_m} must be above 1")
+        if self.bottleneck_ratio <= 0:
+            raise ValueError(f"RegNetArch: bottleneck_ratio={self.bottleneck_ratio} must be > 0")
+        if not 0 <= self.se_ratio <= 1:
+            raise ValueError(f"RegNetArch: se_ratio={self.se_ratio} is outside [0, 1]")
+        for width, group_width in zip(self.stage_widths, self.stage_group_widths):
+            bottleneck = round(width * self.bottleneck_ratio)
+            if bottleneck % group_width:
+                raise ValueError(
+                    f"RegNetArch: a stage of width {width} has a bottleneck of {bottleneck} "
+                    f"channels, which groups of {group_width} do not divide; change group_width "
+                    "or bottleneck_ratio"
+                )
+        if self.se_ratio and not all(self.se_widths):
+            raise ValueError(
+                f"RegNetArch: se_ratio={self.se_ratio} leaves no channel for squeeze-and-"
+                "excitation in the narrowest block; raise it, or set 0 to leave it out"
+            )
+
+    @property
+    def family(self) -> str:
+        """ "X", or "Y" where there is squeeze-and-excitation."""
+        return "Y" if self.se_ratio else "X"
+
+    @cached_property
+    def _quantized(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Stage widths and depths before the compatibility adjustment (paper, eqs. 2 to 4)."""
+        continuous = np.arange(self.depth) * self.w_a + self.w_0
+        exponents = np.round(np.log(continuous / self.w_0) / np.log(self.w_m))
+        widths = self.w_0 * np.power(self.w_m, exponents)
+        widths = np.round(widths / WIDTH_QUANTUM).astype(int) * WIDTH_QUANTUM
+        widths, depths = np.unique(widths, return_counts=True)
+        return tuple(widths.tolist()), tuple(depths.tolist())
+
+    @cached_property
+    def _compatible(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Stage widths and group widths that divide (pycls `adjust_block_compatibility`)."""
+        widths, group_widths = [], []
+        ratio = self.bottleneck_ratio
+        for width in self._quantized[0]:
+            bottleneck = int(max(1, width * ratio))
+            group_width = int(min(self.group_width, bottleneck))
+            multiple = math.lcm(group_width, int(ratio)) if ratio > 1 else group_width
+            bottleneck = max(multiple, round(bottleneck / multiple) * multiple)
+            widths.append(int(bottleneck / ratio))
+            group_widths.append(group_width)
+        return tuple(widths), tuple(group_widths)
+
+    @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Output channels of every stage."""
+        return self._compatible[0]
+
+    @property
+    def stage_depths(self) -> tuple[int, ...]:
+        """Number of blocks in every stage."""
+        return self._quantized[1]
+
+    @property
+    def stage_group_widths(self) -> tuple[int, ...]:
+        """Channels per group of every stage's 3x3 convolutions."""
+        return self._compatible[1]
+
+    @property
+    def se_widths(self) -> tuple[int, ...]:
+        """Squeeze-and-excitation channels of every block in order; zeros for RegNetX."""
+        inputs = [self.stem_width]
+        for width, depth in zip(self.stage_widths, self.stage_depths):
+            inputs += [width] * depth
+        return tuple(round(width * self.se_ratio) for width in inputs[:-1])
+
+    def complexity(self, size: int | tuple[int, int] = 224, num_classes: int = 1000) -> Complexity:
+        """Multiply-adds, parameters and activations for one picture, counted as pycls counts.
+
+        Args:
+            size: side, or (height, width), of the picture in pixels.
+            num_classes: outputs of the classifier on top; 0 counts the body alone.
+
+        Returns:
+            `Complexity`; activations are the outputs of convolutions and of the classifier.
+        """
+        return sum(self.stage_complexity(size, num_classes), Complexity())
+
+    def stage_complexity(
+        self, size: int | tuple[int, int] = 224, num_classes: int = 1000
+    ) -> list[Complexity]:
+        """`complexity` in parts: the stem, every stage, and the classifier."""
+        h, w = (size, size) if isinstance(size, int) else size
+        parts = [_conv(3, self.stem_width, 3, h := _half(h), w := _half(w))]
+        w_in, se_widths = self.stem_width, iter(self.se_widths)
+        for width, depth, group_width in zip(
+            self.stage_widths, self.stage_depths, self.stage_group_widths
+        ):
+            stage = Complexity()
+            for block in range(depth):
+                bottleneck = round(width * self.bottleneck_ratio)
+                groups = bottleneck // group_width
+                stage += _conv(w_in, bottleneck, 1, h, w)
+                if block == 0:
+                    h, w = _half(h), _half(w)
+                    stage += _conv(w_in, width, 1, h, w)
+                stage += _conv(bottleneck, bottleneck, 3, h, w, groups)
+                if w_se := next(se_widths):
+                    stage += _dense(bottleneck, w_se) + _dense(w_se, bottleneck)
+                stage += _conv(bottleneck, width, 1, h, w)
+                w_in = width
+            parts.append(stage)
+        parts.append(_dense(w_in, num_classes))
+        return parts
+
+
+def _half(side: int) -> int:
+    return (side - 1) // 2 + 1
+
+
+def _conv(w_in, w_out, kernel, h, w, groups=1) -> Complexity:
+    """A convolution without bias, and its norm, at output size h x w."""
+    weights = kernel * kernel * w_in * w_out // groups
+    return Complexity(weights * h * w, weights + 2 * w_out, w_out * h * w)
+
+
+def _dense(w_in, w_out) -> Complexity:
+    """A linear layer, or a 1x1 convolution at size 1x1, with bias."""
+    weights = w_in * w_out + w_out
+    return Complexity(weights, weights, w_out)
+
+
+def _x(depth, w_0, w_a, w_m, group_width) -> RegNetArch:
+    return RegNetArch(depth, w_0, w_a, w_m, group_width)
+
+
+def _y(depth, w_0, w_a, w_m, group_width) -> RegNetArch:
+    return RegNetArch(depth, w_0, w_a, w_m, group_width, se_ratio=0.25)
+
+
+# The paper's models (appendix, tables 5 and 6), as in pycls's configs/dds_baselines.
+_PUBLISHED = {
+    "RegNetX-200MF": _x(13, 24, 36.44, 2.49, 8),
+    "RegNetX-400MF": _x(22, 24, 24.48, 2.54, 16),
+    "RegNetX-600MF": _x(16, 48, 36.97, 2.24, 24),
+    "RegNetX-800MF": _x(16, 56, 35.73, 2.28, 16),
+    "RegNetX-1.6GF": _x(18, 80, 34.01, 2.25, 24),
+    "RegNetX-3.2GF": _x(25, 88, 26.31, 2.25, 48),
+    "RegNetX-4.0GF": _x(23, 96, 38.65, 2.43, 40),
+    "RegNetX-6.4GF": _x(17, 184, 60.83, 2.07, 56),
+    "RegNetX-8.0GF": _x(23, 80, 49.56, 2.88, 120),
+    "RegNetX-12GF": _x(19, 168, 73.36, 2.37, 112),
+    "RegNetX-16GF": _x(22, 216, 55.59, 2.1, 128),
+    "RegNetX-32GF": _x(23, 320, 69.86, 2.0, 168),
+    "RegNetY-200MF": _y(13, 24, 36.44, 2.49, 8),
+    "RegNetY-400MF": _y(16, 48, 27.89, 2.09, 8),
+    "RegNetY-600MF": _y(15, 48, 32.54, 2.32, 16),
+    "RegNetY-800MF": _y(14, 56, 38.84, 2.4, 16),
+    "RegNetY-1.6GF": _y(27, 48, 20.71, 2.65, 24),
+    "RegNetY-3.2GF": _y(21, 80, 42.63, 2.66, 24),
+    "RegNetY-4.0GF": _y(22, 96, 31.41, 2.24, 64),
+    "RegNetY-6.4GF": _y(25, 112, 33.22, 2.27, 72),
+    "RegNetY-8.0GF": _y(17, 192, 76.82, 2.19, 56),
+    "RegNetY-12GF": _y(19, 168, 73.36, 2.37, 112),
+    "RegNetY-16GF": _y(18, 200, 106.23, 2.48, 112),
+    "RegNetY-32GF": _y(20, 232, 115.89, 2.53, 232),
+}
+
+_NAME = re.compile(r"regnet[-_ ]?([xy])[-_ ]?(\d+(?:[._]\d+)?)[-_ ]?([mg])f", re.IGNORECASE)
+
+
+def _parse(name: str) -> tuple[str, float] | None:
+    """("X", 3200.0) for any spelling of RegNetX-3.2GF: its family and its MFLOPs."""
+    match = _NAME.fullmatch(name.strip())
+    if match is None:
+        return None
+    family, number, unit = match.groups()
+    scale = 1000 if unit.lower() == "g" else 1
+    return family.upper(), round(float(number.replace("_", ".")) * scale, 6)
+
+
+_BY_SIZE = {_parse(name): name for name in _PUBLISHED}
+
+
+def list_archs() -> list[str]:
+    """The names of the 24 published RegNets, RegNetX before RegNetY, small before large."""
+    return list(_PUBLISHED)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: the nearest of the `known` ones."""
+    by_lower = {k.lower(): k for k in known}
+    nearest = difflib.get_close_matches(str(name).lower(), by_lower, n=3, cutoff=0.5)
+    if not nearest:
+        return f"known are {', '.join(by_lower.values())}"
+    return f"the nearest are {', '.join(by_lower[k] for k in nearest)}"
+
+
+def arch_name(name: str) -> str:
+    """The published spelling of a RegNet's name.
+
+    Case, separators and units are free: `regnetx_3.2gf`, `regnet_x_3_2gf` and `RegNetX-3200MF`
+    all name `RegNetX-3.2GF`.
+
+    Raises:
+        ValueError: no published RegNet has this name; the message lists the nearest.
+    """
+    try:
+        return _BY_SIZE[_parse(str(name))]
+    except KeyError:
+        raise ValueError(f"unknown RegNet {name!r}: {suggest(name, _PUBLISHED)}") from None
+
+
+def get_arch(arch: "str | RegNetArch | Mapping") -> RegNetArch:
+    """The `RegNetArch` of a published name (see `arch_name`) or of a mapping of its parameters.
+
+    Raises:
+        ValueError: an unknown name, an unknown or missing parameter, or impossible parameters.
+    """
+    if isinstance(arch, RegNetArch):
+        return arch
+    if isinstance(arch, Mapping):
+        known = [field.name for field in fields(RegNetArch)]
+        for key in arch:
+            if key not in known:
+                raise ValueError(f"unknown RegNet parameter {key!r}: {suggest(key, known)}")
+        missing = [key for key in ("depth", "w_0", "w_a", "w_m", "group_width") if key not in arch]
+        if missing:
+            raise ValueError(f"RegNet parameters are missing: {', '.join(missing)}")
+        return RegNetArch(**arch)
+    return _PUBLISHED[arch_name(arch)]

@@ -1,0 +1,88 @@
+"""Settings for yacs configs (`DefaultPredictor`, `DefaultTrainer`, YAML files)."""
+
+from detectron2.config import CfgNode
+
+from d2_regnet.archs import get_arch
+
+# The keys of MODEL.REGNETS that, taken together, replace ARCH: RegNetArch's parameters.
+_PARAMETERS = {
+    "DEPTH": 0,
+    "W_0": 0,
+    "W_A": 0.0,
+    "W_M": 0.0,
+    "GROUP_WIDTH": 0,
+    "BOTTLENECK_RATIO": 1.0,
+    "SE_RATIO": 0.0,
+    "STEM_WIDTH": 32,
+}
+
+
+def add_regnet_config(cfg: CfgNode) -> None:
+    """Adds the RegNet settings to a Detectron2 config, in place.
+
+    Use one of the registered backbones, `build_regnet_backbone`, `build_regnet_fpn_backbone` or
+    `build_retinanet_regnet_fpn_backbone`, as `MODEL.BACKBONE.NAME`. `MODEL.BACKBONE.FREEZE_AT`
+    counts as in Detectron2: 1 freezes the stem, 2 the stem and s1.
+
+    Args:
+        cfg: a config from `detectron2.config.get_cfg()`.
+    """
+    cfg.MODEL.REGNETS = CfgNode()
+    # A published RegNet by name, such as "RegNetX-3.2GF" ...
+    cfg.MODEL.REGNETS.ARCH = ""
+    # ... or its design parameters (archs.RegNetArch explains them); never both.
+    for key, default in _PARAMETERS.items():
+        cfg.MODEL.REGNETS[key] = default
+    # The stages whose output is returned: "stem", "s1", "s2", "s3", "s4".
+    cfg.MODEL.REGNETS.OUT_FEATURES = ["s1", "s2", "s3", "s4"]
+    # What Detectron2's get_norm takes, or "EvalBN": statistics frozen, scale and shift trained.
+    cfg.MODEL.REGNETS.NORM = "FrozenBN"
+    # Modulated deformable 3x3 convolutions in s1, s2, s3, s4.
+    cfg.MODEL.REGNETS.DEFORM_ON_PER_STAGE = [False, False, False, False]
+    # The stages whose inner activations are computed again in the backward pass to save memory.
+    cfg.MODEL.REGNETS.ACTIVATION_CHECKPOINT = []
+    # Whether RetinaNet's P7 is computed from the ReLU of P6 (Detectron2) or from P6 (MMDetection).
+    cfg.MODEL.FPN.P7_RELU = True
+
+
+def regnet_arguments(cfg: CfgNode) -> dict:
+    """The arguments of `modeling.build_regnet`, but for `in_channels`, that a config asks for.
+
+    Raises:
+        ValueError: MODEL.REGNETS is missing, or its settings contradict each other or cannot be;
+            the message names the key.
+    """
+    if "REGNETS" not in cfg.MODEL:
+        raise ValueError(
+            "MODEL.REGNETS is missing: call d2_regnet.add_regnet_config(cfg) after get_cfg()"
+        )
+    node = cfg.MODEL.REGNETS
+    try:
+        arch = get_arch(_arch(node))
+    except ValueError as error:
+        raise ValueError(f"MODEL.REGNETS: {error}") from error
+    stages = [f"s{i}" for i, _ in enumerate(arch.stage_widths, start=1)]
+    deform = list(node.DEFORM_ON_PER_STAGE)
+    if any(deform) and len(deform) != len(stages):
+        raise ValueError(
+            f"MODEL.REGNETS.DEFORM_ON_PER_STAGE has {len(deform)} entries for {len(stages)} stages"
+        )
+    return {
+        "arch": arch,
+        "norm": node.NORM,
+        "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
+        "out_features": node.OUT_FEATURES,
+        "activation_checkpoint": node.ACTIVATION_CHECKPOINT,
+        "deform_stages": [stage for stage, on in zip(stages, deform) if on],
+    }
+
+
+def _arch(node: CfgNode) -> str | dict:
+    given = [key for key, default in _PARAMETERS.items() if node[key] != default]
+    if node.ARCH:
+        if given:
+            raise ValueError(f"ARCH is {node.ARCH!r} and {', '.join(given)} given too; choose one")
+        return node.ARCH
+    if not given:
+        raise ValueError("give ARCH (such as 'RegNetX-3.2GF') or DEPTH, W_0, W_A, W_M, GROUP_WIDTH")
+    return {key.lower(): node[key] for key in _PARAMETERS}
