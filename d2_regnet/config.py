@@ -43,6 +43,13 @@ def add_regnet_config(cfg: CfgNode) -> None:
     cfg.MODEL.REGNETS.ACTIVATION_CHECKPOINT = []
     # Whether RetinaNet's P7 is computed from the ReLU of P6 (Detectron2) or from P6 (MMDetection).
     cfg.MODEL.FPN.P7_RELU = True
+    # For MMDetRPN, MMDetROIHeads and MMDetRetinaNet (modeling.matcher.MaxIoUMatcher): the IoU from
+    # which an object's best box is a match even below the upper one of IOU_THRESHOLDS.
+    cfg.MODEL.RPN.MIN_LOW_QUALITY_IOU = 0.3
+    cfg.MODEL.ROI_HEADS.MIN_LOW_QUALITY_IOU = 0.5
+    cfg.MODEL.RETINANET.MIN_LOW_QUALITY_IOU = 0.0
+    # For CascadeMaskROIHeads: what all losses of each stage are multiplied by.
+    cfg.MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS = (1.0, 0.5, 0.25)
 
 
 def regnet_arguments(cfg: CfgNode) -> dict:
@@ -75,6 +82,17 @@ def regnet_arguments(cfg: CfgNode) -> dict:
         "activation_checkpoint": node.ACTIVATION_CHECKPOINT,
         "deform_stages": [stage for stage, on in zip(stages, deform) if on],
     }
+
+
+def regnet_key(message: str) -> str:
+    """The key behind an error of `build_regnet`, whose messages begin with an argument's name."""
+    argument = message.replace(":", " ").split()[0]
+    return {
+        "freeze_at": "MODEL.BACKBONE.FREEZE_AT",
+        "norm": "MODEL.REGNETS.NORM",
+        "out_features": "MODEL.REGNETS.OUT_FEATURES",
+        "activation_checkpoint": "MODEL.REGNETS.ACTIVATION_CHECKPOINT",
+    }.get(argument, "MODEL.REGNETS")
 
 
 def _arch(node: CfgNode) -> str | dict:

@@ -4,7 +4,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
 
-from d2_regnet.config import regnet_arguments
+from d2_regnet.config import regnet_arguments, regnet_key
 from d2_regnet.modeling.regnet import RegNet, build_regnet
 
 
@@ -29,7 +29,11 @@ class LastLevelP6P7NoReLU(LastLevelP6P7):
 @BACKBONE_REGISTRY.register()
 def build_regnet_backbone(cfg, input_shape: ShapeSpec) -> RegNet:
     """The body that `cfg.MODEL.REGNETS` describes (see `config.add_regnet_config`)."""
-    return build_regnet(in_channels=input_shape.channels, **regnet_arguments(cfg))
+    arguments = regnet_arguments(cfg)
+    try:
+        return build_regnet(in_channels=input_shape.channels, **arguments)
+    except ValueError as error:
+        raise ValueError(f"{regnet_key(str(error))}: {error}") from error
 
 
 @BACKBONE_REGISTRY.register()

@@ -57,14 +57,14 @@ def resolve_norm(norm: str | Callable | None) -> Callable[[int], nn.Module]:
             where the norm cannot be built for that number of channels.
     """
     if not norm:
-        raise ValueError("RegNet needs a norm: its convolutions have no bias")
+        raise ValueError("norm is missing: a RegNet's convolutions have no bias of their own")
     layer = EvalBN if norm == "EvalBN" else norm
     if isinstance(layer, str):
         try:
             get_norm(layer, 32)
         except KeyError:
             raise ValueError(
-                f"unknown norm {norm!r}: use EvalBN, FrozenBN, BN, SyncBN, GN, LN or a callable"
+                f"norm {norm!r} is unknown: use EvalBN, FrozenBN, BN, SyncBN, GN, LN or a callable"
             ) from None
 
     def build(channels: int) -> nn.Module:

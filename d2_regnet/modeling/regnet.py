@@ -19,7 +19,7 @@ def build_regnet(
     in_channels: int = 3,
     norm: str | Callable = "FrozenBN",
     freeze_at: int = 0,
-    out_features: Iterable[str] = ("s1", "s2", "s3", "s4"),
+    out_features: Iterable[str] | None = None,
     activation_checkpoint: Iterable[str] = (),
     deform_stages: Iterable[str] = (),
 ) -> "RegNet":
@@ -35,7 +35,7 @@ def build_regnet(
             trained: `modeling.EvalBN`).
         freeze_at: how many stages from the beginning are frozen, their norms included: 1 is the
             stem, 2 the stem and `s1`, and so on, as everywhere in Detectron2.
-        out_features: the stages whose output is returned.
+        out_features: the stages whose output is returned; all but the stem where not given.
         activation_checkpoint: stages whose inner activations are computed again in the backward
             pass instead of stored; outputs, gradients and running statistics are the same.
         deform_stages: stages whose 3x3 convolutions become `ModulatedDeformConv`.
@@ -50,8 +50,13 @@ def build_regnet(
     """
     arch = get_arch(arch)
     stages = [f"s{i}" for i, _ in enumerate(arch.stage_widths, start=1)]
+    if out_features is None:
+        out_features = stages
     if not isinstance(in_channels, int) or in_channels < 1:
         raise ValueError(f"in_channels must be a positive integer, not {in_channels!r}")
+    out_features = _known("out_features", out_features, ["stem", *stages])
+    if not out_features:
+        raise ValueError(f"out_features is empty: name at least one of stem, {', '.join(stages)}")
     if not isinstance(freeze_at, int) or not 0 <= freeze_at <= len(stages) + 1:
         raise ValueError(f"freeze_at must be 0 to {len(stages) + 1}, not {freeze_at!r}")
     return RegNet(
@@ -59,7 +64,7 @@ def build_regnet(
         in_channels,
         resolve_norm(norm),
         freeze_at,
-        _known("out_features", out_features, ["stem", *stages]) or _none_returned(stages),
+        out_features,
         _known("activation_checkpoint", activation_checkpoint, stages),
         _known("deform_stages", deform_stages, stages),
     )
@@ -73,10 +78,6 @@ def _known(option: str, names: Iterable[str], stages: list[str]) -> list[str]:
     if len(set(names)) < len(names):
         raise ValueError(f"{option}: a stage is named twice in {names}")
     return names
-
-
-def _none_returned(stages):
-    raise ValueError(f"out_features is empty: name at least one of stem, {', '.join(stages)}")
 
 
 class RegNet(AnyNet):
@@ -142,7 +143,7 @@ def _deformable(conv: nn.Conv2d) -> ModulatedDeformConv:
 
 
 def _contexts(stage):
-    """Contexts of a checkpointed stage's two passes; the second must not count in the statistics."""
+    """Contexts of a checkpointed stage's two passes: statistics must not count the second."""
     return nullcontext(), _running_statistics_kept(stage)
 
 
