@@ -40,7 +40,6 @@ def test_yaml_round_trip(cfg, tmp_path):
     add_regnet_config(other)
     other.merge_from_file(str(tmp_path / "row.yaml"))
     assert other.MODEL.REGNETS == cfg.MODEL.REGNETS
-    assert other.dump() == cfg.dump()
 
 
 @pytest.mark.parametrize(
