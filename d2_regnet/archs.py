@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from numbers import Integral, Real
 
@@ -119,10 +119,14 @@ class RegNetArch:
             bottleneck = int(max(1, width * ratio))
             group_width = int(min(self.group_width, bottleneck))
             multiple = math.lcm(group_width, int(ratio)) if ratio > 1 else group_width
-            bottleneck = max(multiple, round(bottleneck / multiple) * multiple)
+            bottleneck = self._to_multiple(bottleneck, multiple)
             widths.append(int(bottleneck / ratio))
             group_widths.append(group_width)
         return tuple(widths), tuple(group_widths)
+
+    @staticmethod
+    def _to_multiple(width: int, of: int) -> int:
+        return max(of, round(width / of) * of)
 
     @property
     def stage_widths(self) -> tuple[int, ...]:
@@ -187,6 +191,19 @@ class RegNetArch:
         return parts
 
 
+class TorchvisionArch(RegNetArch):
+    """A RegNet whose stage widths are fitted to its group widths as torchvision does it.
+
+    Halves round up, and no width shrinks by more than a tenth (torchvision `_make_divisible`),
+    which makes some of torchvision's RegNets wider than pycls's of the same parameters.
+    """
+
+    @staticmethod
+    def _to_multiple(width: int, of: int) -> int:
+        rounded = (2 * width + of) // (2 * of) * of
+        return rounded if rounded >= 0.9 * width else rounded + of
+
+
 def _half(side: int) -> int:
     return (side - 1) // 2 + 1
 
@@ -239,25 +256,43 @@ _PUBLISHED = {
     "RegNetY-32GF": _y(20, 232, 115.89, 2.53, 232),
 }
 
-_NAME = re.compile(r"regnet[-_ ]?([xy])[-_ ]?(\d+(?:[._]\d+)?)[-_ ]?([mg])f", re.IGNORECASE)
+# Not in the paper, but with public weights: SWAG's and SEER's larger ones, and those published
+# ones that come out wider under torchvision's rounding.
+_OTHERS = {
+    "RegNetY-64GF": _y(20, 352, 147.48, 2.4, 328),
+    "RegNetY-128GF": _y(27, 456, 160.83, 2.52, 264),
+    "RegNetY-256GF": _y(27, 640, 230.83, 2.53, 373),
+    **{
+        f"{name}-torchvision": TorchvisionArch(**asdict(_PUBLISHED[name]))
+        for name in ("RegNetX-400MF", "RegNetY-800MF", "RegNetY-8.0GF")
+    },
+}
+
+_NAME = re.compile(
+    r"regnet[-_ ]?([xy])[-_ ]?(\d+(?:[._]\d+)?)[-_ ]?([mg])f(?:[-_ ](torchvision))?", re.IGNORECASE
+)
 
 
-def _parse(name: str) -> tuple[str, float] | None:
-    """("X", 3200.0) for any spelling of RegNetX-3.2GF: its family and its MFLOPs."""
+def _parse(name: str) -> tuple[str, float, bool] | None:
+    """("X", 3200.0, False) for any spelling of RegNetX-3.2GF: family, MFLOPs, torchvision's."""
     match = _NAME.fullmatch(name.strip())
     if match is None:
         return None
-    family, number, unit = match.groups()
+    family, number, unit, torchvision = match.groups()
     scale = 1000 if unit.lower() == "g" else 1
-    return family.upper(), round(float(number.replace("_", ".")) * scale, 6)
+    return family.upper(), round(float(number.replace("_", ".")) * scale, 6), bool(torchvision)
 
 
-_BY_SIZE = {_parse(name): name for name in _PUBLISHED}
+_BY_SIZE = {_parse(name): name for name in [*_PUBLISHED, *_OTHERS]}
 
 
-def list_archs() -> list[str]:
-    """The names of the 24 published RegNets, RegNetX before RegNetY, small before large."""
-    return list(_PUBLISHED)
+def list_archs(others: bool = False) -> list[str]:
+    """The names of the 24 published RegNets, RegNetX before RegNetY, small before large.
+
+    Args:
+        others: add those that only exist as weights: torchvision's, SWAG's and SEER's.
+    """
+    return [*_PUBLISHED, *_OTHERS] if others else list(_PUBLISHED)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -301,4 +336,4 @@ def get_arch(arch: "str | RegNetArch | Mapping") -> RegNetArch:
         if missing:
             raise ValueError(f"RegNet parameters are missing: {', '.join(missing)}")
         return RegNetArch(**arch)
-    return _PUBLISHED[arch_name(arch)]
+    return (_PUBLISHED | _OTHERS)[arch_name(arch)]
