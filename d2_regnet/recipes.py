@@ -141,15 +141,22 @@ def recipe(
 
 
 def scale_to_batch_size(cfg: DictConfig) -> None:
-    """Fits rate and length to the batch size, in place: half the batch, half the rate, twice the steps.
+    """Fits the rate and the steps to the batch size, in place: half the batch, half the rate,
+    twice the steps.
 
-    The linear scaling rule (Goyal et al., https://arxiv.org/abs/1706.02677), which the published
-    rows are scaled with too. `train.base_batch_size` is the batch size that `optimizer.lr` and
-    the steps are meant for, `dataloader.train.total_batch_size` the one to be used. Where they differ, the
-    rate is multiplied by their ratio, `train.max_iter` and the periods of evaluation and
-    checkpoints are divided by it, and `base_batch_size` becomes the new size, so that a second
-    call changes nothing. The schedule is in fractions of the training and stretches along, its
-    warm-up too. Off with `train.scale_to_batch_size=False`, and in configs without these keys.
+    The linear scaling rule (Goyal et al., https://arxiv.org/abs/1706.02677), as Detectron2's
+    `DefaultTrainer.auto_scale_workers`. `train.base_batch_size` is the batch size that the rate
+    and the steps are meant for, `dataloader.train.total_batch_size` the one to be used. Where they
+    differ, `optimizer.lr` is multiplied by their ratio, `train.max_iter`, `train.eval_period` and
+    `train.checkpointer.period` are divided by it, and `base_batch_size` becomes the new size, so
+    that a second call changes nothing. The schedule is in fractions of the training and stretches
+    along, its warm-up too. `train.scale_to_batch_size=False` turns it off.
+
+    Args:
+        cfg: a recipe; any other config has no `train.base_batch_size` and is left as it is.
+
+    Raises:
+        ValueError: a batch size below 1.
     """
     train = cfg.get("train", {})
     base = train.get("base_batch_size")

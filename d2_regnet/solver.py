@@ -9,7 +9,7 @@ from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 from omegaconf import DictConfig
 
-# Pictures of COCO train2017 that have at least one object: what Detectron2 and MMDetection train on.
+# Pictures of COCO train2017 with at least one object: what Detectron2 and MMDetection train on.
 COCO_TRAIN_IMAGES = 117_266
 
 
@@ -30,9 +30,9 @@ def multi_step_lr(
     """A step schedule with linear warm-up: an `lr_multiplier` for a LazyConfig.
 
     At step i of `max_iter` the rate is multiplied by gamma to the power of the drops that have
-    passed, and for i < `warmup_steps` by warmup_factor + (1 - warmup_factor) i / (warmup_steps - 1):
-    as mmengine's LinearLR(begin=0, end=warmup_steps), the last warm-up step has the full rate.
-    Everything is a fraction of the training, so that a changed `train.max_iter` stretches it all.
+    passed, and for i < w = `warmup_steps` by warmup_factor + (1 - warmup_factor) i / (w - 1): as
+    with mmengine's LinearLR(begin=0, end=w), the last warm-up step has the full rate. Everything
+    is a fraction of the training, so that a changed `train.max_iter` stretches it all.
 
     Args:
         epochs: length of the training.

@@ -1,0 +1,9 @@
+"""Cascade Mask R-CNN, RegNetX-1.6GF, 3x;
+in MMDetection regnet/cascade-mask-rcnn_regnetx-1.6GF_fpn_ms-3x_coco.
+"""
+
+from d2_regnet.recipes import recipe
+
+model, dataloader, optimizer, lr_multiplier, train = recipe(
+    "cascade_mask_rcnn", "RegNetX-1.6GF", "3x"
+).values()

@@ -1,0 +1,9 @@
+"""Cascade Mask R-CNN, RegNetX-4.0GF, 3x;
+in MMDetection regnet/cascade-mask-rcnn_regnetx-4GF_fpn_ms-3x_coco.
+"""
+
+from d2_regnet.recipes import recipe
+
+model, dataloader, optimizer, lr_multiplier, train = recipe(
+    "cascade_mask_rcnn", "RegNetX-4.0GF", "3x"
+).values()

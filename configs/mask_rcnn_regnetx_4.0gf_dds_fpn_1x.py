@@ -1,0 +1,7 @@
+"""Mask R-CNN, RegNetX-4.0GF, FrozenBN, 1x;
+in Detectron2 COCO-InstanceSegmentation/mask_rcnn_regnetx_4gf_dds_fpn_1x.
+"""
+
+from d2_regnet.recipes import detectron2_1x
+
+model, dataloader, optimizer, lr_multiplier, train = detectron2_1x("RegNetX-4.0GF").values()
