@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from d2_regnet.archs import RegNetArch, get_arch
+from d2_regnet.modeling.conv_norm import FusedBlock, FusedStem
 from d2_regnet.modeling.deform import ModulatedDeformConv
 from d2_regnet.modeling.norm import resolve_norm
 
@@ -22,6 +23,7 @@ def build_regnet(
     out_features: Iterable[str] | None = None,
     activation_checkpoint: Iterable[str] = (),
     deform_stages: Iterable[str] = (),
+    fuse_conv_norm: bool = True,
 ) -> "RegNet":
     """Builds a RegNet body ("Designing Network Design Spaces", https://arxiv.org/abs/2003.13678).
 
@@ -39,6 +41,10 @@ def build_regnet(
         activation_checkpoint: stages whose inner activations are computed again in the backward
             pass instead of stored; outputs, gradients and running statistics are the same.
         deform_stages: stages whose 3x3 convolutions become `ModulatedDeformConv`.
+        fuse_conv_norm: compute a convolution and an EvalBN or FrozenBN after it as one (see
+            `modeling.conv_norm`), which is faster and keeps less for the backward pass. Names,
+            parameters and checkpoints are the same either way, and so are the answers up to
+            rounding.
 
     Returns:
         A Detectron2 `Backbone` from (N, in_channels, H, W) to a dict of features; feature `f` has
@@ -67,6 +73,7 @@ def build_regnet(
         out_features,
         _known("activation_checkpoint", activation_checkpoint, stages),
         _known("deform_stages", deform_stages, stages),
+        fuse_conv_norm,
     )
 
 
@@ -88,13 +95,22 @@ class RegNet(AnyNet):
     """
 
     def __init__(
-        self, arch, in_channels, norm, freeze_at, out_features, activation_checkpoint, deform_stages
+        self,
+        arch,
+        in_channels,
+        norm,
+        freeze_at,
+        out_features,
+        activation_checkpoint,
+        deform_stages,
+        fuse_conv_norm,
     ):
+        stem_class = FusedStem if fuse_conv_norm else SimpleStem
         super().__init__(
             # AnyNet's own first argument is always 3.
-            stem_class=lambda _, *args: SimpleStem(in_channels, *args),
+            stem_class=lambda _, *args: stem_class(in_channels, *args),
             stem_width=arch.stem_width,
-            block_class=ResBottleneckBlock,
+            block_class=FusedBlock if fuse_conv_norm else ResBottleneckBlock,
             depths=arch.stage_depths,
             widths=arch.stage_widths,
             group_widths=arch.stage_group_widths,
