@@ -1,0 +1,200 @@
+"""From a file of any known source to a Detectron2 checkpoint that is right, or a reason why not."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from d2_regnet.archs import arch_name, suggest
+from d2_regnet.checkpoint import mmdet, pycls, timm, torchvision, vissl
+from d2_regnet.checkpoint.backbone import Mapped
+from d2_regnet.checkpoint.reading import Checkpoint, read
+from d2_regnet.checkpoint.writing import check_destination, write
+
+# A source is a module with `matches(state)` and `convert(state, meta)`.
+SOURCES = {
+    "pycls": pycls,
+    "torchvision": torchvision,
+    "timm": timm,
+    "vissl": vissl,
+    "mmdet": mmdet,
+}
+
+INPUT_FORMATS = ("BGR", "RGB")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion did.
+
+    Attributes:
+        source: a name in `SOURCES`.
+        arch: name of the network.
+        mapped: source name -> target name of every tensor that was converted.
+        dropped: source name -> why it was left out on purpose.
+        input_format: channel order of the pictures that the written weights expect.
+        pixel_mean, pixel_std: per channel in that order, on pixels of 0 to 255.
+        sha256: hex digest of the file that was converted.
+        dst: the file that was written.
+    """
+
+    source: str
+    arch: str
+    mapped: Mapping[str, str]
+    dropped: Mapping[str, str]
+    input_format: str
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+    sha256: str
+    dst: str
+
+    def __str__(self) -> str:
+        reasons = sorted(set(self.dropped.values()))
+        counts = [f"{list(self.dropped.values()).count(reason)} {reason}" for reason in reasons]
+        return (
+            f"{self.dst}: {self.arch} from {self.source}, {len(self.mapped)} tensors mapped, "
+            f"{len(self.dropped)} dropped ({', '.join(counts) or 'none'}); {self.input_format}, "
+            f"mean {list(self.pixel_mean)}, std {list(self.pixel_std)}"
+        )
+
+
+def convert(
+    src: str | os.PathLike,
+    dst: str | os.PathLike,
+    *,
+    source: str | None = None,
+    arch: str | None = None,
+    input_format: str | None = None,
+    overwrite: bool = False,
+) -> Report:
+    """Converts a checkpoint file to one that Detectron2 loads.
+
+    Args:
+        src: the file to convert, see `reading.read`.
+        dst: the file to write, `.pth`, `.safetensors` or `.pkl`.
+        source: a name in `SOURCES`; recognised from the tensors' names by default.
+        arch: name of the network; recognised from the tensors' names and shapes by default.
+        input_format: "BGR" or "RGB"; the first convolution is rewritten so that the same picture,
+            its channels in this order, gives the same features. The source's own by default.
+        overwrite: replace an existing `dst`.
+
+    Raises:
+        FileNotFoundError: there is no `src`, or no folder for `dst`.
+        FileExistsError: there is a `dst` already.
+        ValueError: `src` cannot be converted, or is not what the arguments say; nothing is
+            written.
+        OSError: `dst` cannot be written; it is left as it was.
+    """
+    if input_format not in (None, *INPUT_FORMATS):
+        raise ValueError(f"input format {input_format!r} is not one of {', '.join(INPUT_FORMATS)}")
+    if source is not None and source not in SOURCES:
+        raise ValueError(f"unknown source {source!r}: {suggest(source, SOURCES)}")
+    check_destination(src, dst, overwrite)
+    checkpoint = read(src)
+    try:
+        source = _source(checkpoint, source)
+        mapped = SOURCES[source].convert(checkpoint.state, checkpoint.meta)
+        _check_arch(mapped, arch)
+        _check(checkpoint.state, mapped)
+    except ValueError as error:
+        raise ValueError(f"{checkpoint.path}: {error}") from error
+    mapped = with_input_format(mapped, input_format or mapped.input_format)
+    report = Report(
+        source,
+        mapped.arch,
+        mapped.mapped,
+        {**mapped.dropped, **checkpoint.dropped},
+        mapped.input_format,
+        mapped.pixel_mean,
+        mapped.pixel_std,
+        checkpoint.sha256,
+        os.fspath(dst),
+    )
+    metadata = {
+        "arch": report.arch,
+        "source": report.source,
+        "source_sha256": report.sha256,
+        "input_format": report.input_format,
+        "pixel_mean": list(report.pixel_mean),
+        "pixel_std": list(report.pixel_std),
+        # Detectron2 then finds a body's tensors inside any model that contains it.
+        "matching_heuristics": mapped.body,
+    }
+    write(mapped.state, metadata, dst)
+    return report
+
+
+def with_input_format(mapped: Mapped, input_format: str) -> Mapped:
+    """The same features of the same picture, whose channels are given in another order."""
+    if input_format == mapped.input_format:
+        return mapped
+    state = dict(mapped.state)
+    state[mapped.stem] = state[mapped.stem].flip(1)
+    return replace(
+        mapped,
+        state=state,
+        input_format=input_format,
+        pixel_mean=mapped.pixel_mean[::-1],
+        pixel_std=mapped.pixel_std[::-1],
+    )
+
+
+def _source(checkpoint: Checkpoint, wanted: str | None) -> str:
+    state = checkpoint.state
+    if "source_sha256" in checkpoint.meta or any(
+        k.startswith("backbone.bottom_up.") for k in state
+    ):
+        raise ValueError("is a Detectron2 checkpoint already: load it as it is")
+    found = [name for name, source in SOURCES.items() if source.matches(state)]
+    if wanted in found:
+        return wanted
+    if not found:
+        raise ValueError(f"has the names of no known source ({', '.join(SOURCES)}): {_some(state)}")
+    if wanted is not None:
+        raise ValueError(f"source {wanted} contradicts the file, whose names are {found[0]}'s")
+    return found[0]
+
+
+def _check_arch(mapped: Mapped, wanted: str | None) -> None:
+    if wanted is None:
+        return
+    try:
+        wanted = arch_name(wanted)
+    except ValueError:
+        if str(wanted).lower() != mapped.arch.lower():
+            raise
+        return
+    if wanted != mapped.arch:
+        raise ValueError(
+            f"arch {wanted} contradicts the file, whose tensors are those of {mapped.arch}"
+        )
+
+
+def _check(state: Mapping[str, torch.Tensor], mapped: Mapped) -> None:
+    """That every tensor is accounted for, and that the result fits the model and is sound.
+
+    Raises:
+        ValueError: on the first thing that is wrong, naming the tensors.
+    """
+    of = f"for {mapped.arch}"
+    if missing := [name for name in mapped.shapes if name not in mapped.state]:
+        raise ValueError(f"lacks {len(missing)} tensors {of}: {_some(missing)}")
+    if extra := [n for n in state if n not in mapped.mapped and n not in mapped.dropped]:
+        raise ValueError(f"has {len(extra)} tensors that have no place {of}: {_some(extra)}")
+    for name, shape in mapped.shapes.items():
+        if (found := tuple(mapped.state[name].shape)) != shape:
+            raise ValueError(f"{name} has shape {list(found)}, {of} it must be {list(shape)}")
+    for name, tensor in mapped.state.items():
+        if tensor.dtype != torch.float32:
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise ValueError(f"{name} is {dtype}, not float32: save the model as float32")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} has values that are not finite")
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise ValueError(f"{name} has negative variances")
+
+
+def _some(names) -> str:
+    names = list(names)
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,0 +1,281 @@
+"""Opens a checkpoint of any known format without running code from it.
+
+What a file is, is told by its first bytes and not by its name: a zip or legacy file of `torch.save`
+(read with `weights_only=True`), safetensors, or a plain pickle of numpy arrays (the format of
+Detectron2's and Caffe2's model zoos, read by an unpickler that builds nothing but arrays).
+"""
+
+import hashlib
+import io
+import os
+import pickle
+import pickletools
+import re
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint file as it was found.
+
+    Attributes:
+        path: the file.
+        sha256: hex digest of the file.
+        state: names and CPU tensors of the model, as the source spells them.
+        meta: the plain data that the file holds besides (epoch, config text, versions).
+        dropped: names of tensors that are no part of the model (optimizer, averages) -> why.
+    """
+
+    path: str
+    sha256: str
+    state: dict[str, torch.Tensor]
+    meta: dict[str, Any] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+
+
+def read(path: str | os.PathLike) -> Checkpoint:
+    """Reads a checkpoint file.
+
+    Args:
+        path: a file of `torch.save` (`.pth`, `.pyth`, `.torch`, `.pt`), `.safetensors` or `.pkl`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a checkpoint, is damaged, asks to run code, or holds no state dict;
+            the message is one line that names the file.
+    """
+    path = os.fspath(path)
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{path}: no such file")
+    if not os.path.isfile(path):
+        raise ValueError(f"{path}: is not a file")
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about files that are refused below
+            content, meta = _open(path)
+        state, rest = _unwrap(content)
+        state = _tensors(state)
+        _refuse_foreign_prefix(state)
+        dropped = dict.fromkeys(_tensors(rest), "no part of the model")
+    except MemoryError as error:
+        raise ValueError(f"{path}: damaged: asks for more memory than there is") from error
+    except Exception as error:  # a damaged pickle can raise anything
+        raise ValueError(f"{path}: {_first_line(error)}") from error
+    meta |= {key: value for key, value in rest.items() if not isinstance(value, torch.Tensor)}
+    return Checkpoint(path, sha256, state, meta, dropped)
+
+
+def _first_line(error: Exception) -> str:
+    text = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return text if isinstance(error, ValueError) else f"damaged or not a checkpoint: {text}"
+
+
+# --- containers -----------------------------------------------------------------------------------
+
+
+def _open(path: str) -> tuple[Any, dict[str, Any]]:
+    """The object that a file holds, and what its container says about it."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(32)
+    if not head:
+        raise ValueError("is an empty file")
+    if head.startswith(b"PK\x03\x04"):
+        _check_zip(path, size)
+        return _torch_load(path), {}
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    if _LEGACY_MAGIC in head:
+        return _torch_load(path), {}
+    if head[:1] == b"\x80":
+        return _load_arrays(path), {}
+    raise ValueError("is no checkpoint: neither of torch.save, nor safetensors, nor a pickle")
+
+
+# `torch.save` before 1.6 begins with this number, pickled.
+_LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+
+
+def _check_zip(path: str, size: int) -> None:
+    """`torch.save` stores without compression, so that no entry can be larger than the file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"is truncated or damaged ({error})") from error
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("is a compressed archive, which torch.save never writes")
+    if (total := sum(entry.file_size for entry in entries)) > size:
+        raise ValueError(f"is damaged: declares {total} bytes of content in a file of {size}")
+
+
+class _Inert:
+    """Stands in for metadata of a foreign class: takes any pickled state and does nothing."""
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(cls)
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
+# What training code is known to keep beside the weights. None of it is imported or called.
+_METADATA = {
+    "addict.addict.Dict": dict,
+    "argparse.Namespace": _Inert,
+    "builtins.getattr": _Inert,
+    "mmcv.utils.config.ConfigDict": dict,
+    "mmengine.config.config.ConfigDict": dict,
+    "mmengine.logging.history_buffer.HistoryBuffer": _Inert,
+    "numpy.core.multiarray._reconstruct": _Inert,
+    "numpy.core.multiarray.scalar": _Inert,
+    "numpy._core.multiarray._reconstruct": _Inert,
+    "numpy._core.multiarray.scalar": _Inert,
+    "numpy.dtype": _Inert,
+    "numpy.ndarray": _Inert,
+    "pathlib.PosixPath": _Inert,
+    "vissl.config.attr_dict.AttrDict": dict,
+    "vissl.utils.hydra_config.AttrDict": dict,
+}
+
+
+def _torch_load(path: str) -> Any:
+    stand_ins = [(stand_in, name) for name, stand_in in _METADATA.items()]
+    try:
+        with torch.serialization.safe_globals(stand_ins):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            raise ValueError(f"refused: the file asks to run {found[1].rstrip('.')}") from error
+        raise
+
+
+# --- plain pickles --------------------------------------------------------------------------------
+
+
+def _load_arrays(path: str) -> Any:
+    with open(path, "rb") as file:
+        data = file.read()
+    # Walking through the opcodes runs nothing. An index far beyond their number would make the
+    # unpickler allocate a table of that size.
+    opcodes = [(op.name, arg) for op, arg, _ in pickletools.genops(data)]
+    for name, arg in opcodes:
+        if name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= arg <= len(opcodes):
+            raise ValueError("is a damaged pickle")
+    return _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds arrays of numbers, plain values and containers of them, and refuses all else."""
+
+    def find_class(self, module: str, name: str):
+        try:
+            return _ARRAY_GLOBALS[module.replace("numpy._core", "numpy.core"), name]
+        except KeyError:
+            raise ValueError(
+                f"refused: the file asks to run {module}.{name}; only arrays are admitted"
+            ) from None
+
+
+def _dtype(code: str, *_) -> np.dtype:
+    if not re.fullmatch(r"[<>=|]?[biuf]\d", str(code)):
+        raise ValueError(f"refused: an array of type {code!r}; only numbers are admitted")
+    return np.dtype(code, copy=True)
+
+
+_ARRAY_GLOBALS = {
+    ("numpy.core.multiarray", "_reconstruct"): lambda *_: np.ndarray((0,), np.int8),
+    ("numpy.core.multiarray", "scalar"): _Inert,
+    ("numpy.core.numeric", "_frombuffer"): lambda data, dtype, shape, order: np.frombuffer(
+        data, dtype
+    ).reshape(shape, order=order),
+    ("numpy", "ndarray"): _Inert,
+    ("numpy", "dtype"): _dtype,
+    ("_codecs", "encode"): lambda text, _: text.encode("latin1"),
+    ("collections", "OrderedDict"): OrderedDict,
+}
+
+
+# --- wrappers -------------------------------------------------------------------------------------
+
+# Where training code keeps the weights inside a file, outermost key first.
+_WRAPPERS = (
+    ("model_state",),  # pycls
+    ("classy_state_dict", "base_model", "model"),  # VISSL
+    ("state_dict",),  # MMDetection, timm, Lightning
+    ("model",),  # Detectron2, torchvision's reference scripts
+)
+
+_DISTRIBUTED = "was wrapped in DistributedDataParallel: save model.module.state_dict()"
+_AVERAGE = "is an average (EMA) of weights: save the averaged model's own state_dict()"
+_LIGHTNING = "is a LightningModule: save its inner model's state_dict()"
+_FOREIGN_PREFIXES = {
+    "module.": _DISTRIBUTED,
+    "ema.": _AVERAGE,
+    "ema_": _AVERAGE,
+    "ema_model.": _AVERAGE,
+    "model_ema.": _AVERAGE,
+    "model.": _LIGHTNING,
+    "net.": _LIGHTNING,
+    "_orig_mod.": "was compiled: save the original model's state_dict()",
+}
+
+
+def _unwrap(content: Any) -> tuple[Mapping, dict]:
+    """The mapping that holds the model, and everything beside it."""
+    if not isinstance(content, Mapping):
+        raise ValueError(f"holds a {type(content).__name__} and no state dict")
+    for keys in _WRAPPERS:
+        inner, rest = content, {}
+        for key in keys:
+            if not isinstance(inner, Mapping) or not isinstance(inner.get(key), Mapping):
+                break
+            rest |= {k: v for k, v in inner.items() if k != key}
+            inner = inner[key]
+        else:
+            return inner, rest
+    if not any(isinstance(value, torch.Tensor | np.ndarray) for value in content.values()):
+        keys = ", ".join(map(str, list(content)[:5])) or "nothing"
+        raise ValueError(f"holds no state dict that is known (it holds {keys})")
+    return content, {}
+
+
+def _tensors(value: Any) -> dict[str, torch.Tensor]:
+    """Every tensor in nested mappings and sequences, named by the path to it."""
+    found, seen = {}, set()
+
+    def visit(value: Any, name: str) -> None:
+        if isinstance(value, np.ndarray):
+            value = torch.from_numpy(value.astype(value.dtype.newbyteorder("="), order="C"))
+        if isinstance(value, torch.Tensor):
+            found[name] = value.detach()
+        # A pickle may hold a container inside itself, or one inside another many times over.
+        elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            items = value.items() if isinstance(value, Mapping) else enumerate(value)
+            for key, item in items:
+                visit(item, f"{name}.{key}" if name else str(key))
+
+    visit(value, "")
+    return found
+
+
+def _refuse_foreign_prefix(state: Mapping[str, torch.Tensor]) -> None:
+    for prefix, reason in _FOREIGN_PREFIXES.items():
+        if state and all(name.startswith(prefix) for name in state):
+            raise ValueError(f"every name begins with {prefix!r}: the model {reason}")
