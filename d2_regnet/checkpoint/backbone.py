@@ -4,8 +4,9 @@ A source is described by a `Naming`, from Detectron2's names to its own. Applied
 the model needs it is the conversion; applied to the names of a state dict it undoes one.
 """
 
+import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -191,24 +192,23 @@ def _arch_stages(arch: RegNetArch) -> tuple[Stage, ...]:
     return tuple((*part, bool(arch.se_ratio)) for part in parts)
 
 
-def _stages(shape: Callable[[str], tuple[int, ...] | None]):
-    """The stages that tensors show; None for what no tensor of a stage shows."""
-    stage = 1
-    while True:
+def _stages(shape: Callable[[str], tuple[int, ...] | None]) -> Iterator[Stage]:
+    """The stages that tensors show, with None for a size that none of them shows."""
+    for stage in itertools.count(1):
         blocks = []
-        while shapes := {
-            module: value
-            for module in MODULES
-            if (value := shape(f"s{stage}.b{len(blocks) + 1}.{module}.weight"))
-        }:
-            blocks.append(shapes)
+        while weights := _block_weights(shape, f"s{stage}.b{len(blocks) + 1}"):
+            blocks.append(weights)
         if not blocks:
             return
-
-        def size(module: str, axis: int) -> int | None:
-            sizes = [block[module][axis] for block in blocks if len(block.get(module, ())) == 4]
-            return sizes[0] if sizes else None
-
         se = any("f.se.f_ex.0" in block or "f.se.f_ex.2" in block for block in blocks)
-        yield len(blocks), size("f.c", 0), size("f.b", 1), se
-        stage += 1
+        yield len(blocks), _size(blocks, "f.c", 0), _size(blocks, "f.b", 1), se
+
+
+def _block_weights(shape, block: str) -> dict[str, tuple[int, ...]]:
+    weights = {module: shape(f"{block}.{module}.weight") for module in MODULES}
+    return {module: size for module, size in weights.items() if size is not None}
+
+
+def _size(blocks: list[dict[str, tuple[int, ...]]], module: str, axis: int) -> int | None:
+    sizes = [block[module][axis] for block in blocks if len(block.get(module, ())) == 4]
+    return sizes[0] if sizes else None

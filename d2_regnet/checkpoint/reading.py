@@ -96,7 +96,8 @@ def _open(path: str) -> tuple[Any, dict[str, Any]]:
         return _torch_load(path), {}
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     if _LEGACY_MAGIC in head:
         return _torch_load(path), {}
     if head[:1] == b"\x80":

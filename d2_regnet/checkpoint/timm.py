@@ -1,6 +1,7 @@
 """timm's RegNetX and RegNetY.
 
-Original implementation: https://github.com/huggingface/pytorch-image-models (timm/models/regnet.py).
+Original implementation:
+https://github.com/huggingface/pytorch-image-models (timm/models/regnet.py).
 """
 
 from collections.abc import Mapping
