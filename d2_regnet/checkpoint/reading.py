@@ -7,6 +7,7 @@ Detectron2's and Caffe2's model zoos, read by an unpickler that builds nothing b
 
 import hashlib
 import io
+import json
 import os
 import pickle
 import pickletools
@@ -96,13 +97,22 @@ def _open(path: str) -> tuple[Any, dict[str, Any]]:
         return _torch_load(path), {}
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            names, header = file.keys(), file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in names}
+        return state, {key: _plain(value) for key, value in header.items()}
     if _LEGACY_MAGIC in head:
         return _torch_load(path), {}
     if head[:1] == b"\x80":
         return _load_arrays(path), {}
     raise ValueError("is no checkpoint: neither of torch.save, nor safetensors, nor a pickle")
+
+
+def _plain(value: str) -> Any:
+    """A value of a safetensors header, whose values are all strings: JSON where it is any."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 # `torch.save` before 1.6 begins with this number, pickled.
