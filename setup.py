@@ -44,12 +44,15 @@ setup(
         "fvcore>=0.1.5,<0.1.6",
         "iopath>=0.1.7,<0.1.10",
         "omegaconf>=2.1,<2.4",
+        "hydra-core>=1.1",
         "yacs>=0.1.8",
+        "pyyaml>=5.1",
+        "safetensors",
         "matplotlib",
+        "tqdm",
     ],
     extras_require={
-        "timm": ["safetensors"],
         "export": ["onnx", "onnxruntime"],
-        "dev": ["pytest", "pytest-timeout", "hypothesis", "ruff", "safetensors", "timm"],
+        "dev": ["pytest", "pytest-timeout", "hypothesis", "ruff", "timm"],
     },
 )

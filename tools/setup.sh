@@ -57,7 +57,7 @@ make_venv() { # keeps a sound .venv, and starts again from one that is cut off, 
 }
 
 with_progress() { # pip draws bars on a terminal only; elsewhere this says how far the installation is
-    [ -t 1 ] || while sleep 15 >&- && kill -0 $$; do echo "    $(du -sh .venv | cut -f1) in .venv"; done &
+    [ -t 1 ] || while sleep 15 >&- 2>&- && kill -0 $$; do echo "    $(du -sh .venv | cut -f1) in .venv"; done &
     ticker=$!
     "$@" && status=0 || status=$?
     kill $ticker 2>/dev/null || true
