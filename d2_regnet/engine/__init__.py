@@ -1,0 +1,8 @@
+"""The training loop's parts: load a config, check it, train, evaluate."""
+
+from .checks import check_config
+from .config import load_config
+from .hooks import Interrupted, ProgressLine
+from .trainer import evaluate, train
+
+__all__ = ["Interrupted", "ProgressLine", "check_config", "evaluate", "load_config", "train"]

@@ -1,0 +1,43 @@
+"""Checkpoints that are whole or absent."""
+
+import os
+from collections.abc import Callable
+from typing import BinaryIO
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+
+
+class Checkpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer, except that a file appears under its name only when complete.
+
+    The files are the same; `last_checkpoint` names one that is entirely on disk.
+    """
+
+    def save(self, name: str, **kwargs) -> None:
+        """Writes the model, the checkpointables and `kwargs` to `<save_dir>/<name>.pth`."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        states = {key: value.state_dict() for key, value in self.checkpointables.items()}
+        data = {"model": self.model.state_dict(), **states, **kwargs}
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info(f"Saving checkpoint to {path}")
+        _write_whole(path, lambda file: torch.save(data, file))
+        self.tag_last_checkpoint(os.path.basename(path))
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        path = os.path.join(self.save_dir, "last_checkpoint")
+        _write_whole(path, lambda file: file.write(last_filename_basename.encode()))
+
+
+def _write_whole(path: str, write: Callable[[BinaryIO], object]) -> None:
+    partial = f"{path}.partial"
+    try:
+        with open(partial, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        if os.path.exists(partial):
+            os.remove(partial)

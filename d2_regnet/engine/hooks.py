@@ -1,0 +1,96 @@
+"""Hooks that Detectron2 has not."""
+
+import logging
+import os
+import signal
+import time
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+__all__ = ["Interrupted", "ProgressLine", "StopOnSignal"]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training ended at a signal, after a whole step and with a checkpoint.
+
+    Attributes:
+        signum: the signal; a program that ends because of it exits with 128 + signum.
+    """
+
+    def __init__(self, signum: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+class StopOnSignal(HookBase):
+    """At SIGINT or SIGTERM: finishes the step, writes a checkpoint, raises `Interrupted`.
+
+    A second signal has its usual effect, at once. All processes stop after the same step. Place it
+    last, so that the other hooks have seen the step. Outside the main thread, where Python cannot
+    handle signals, it does nothing.
+    """
+
+    def __init__(
+        self, checkpointer: DetectionCheckpointer, signals=(signal.SIGINT, signal.SIGTERM)
+    ):
+        self._checkpointer = checkpointer
+        self._signals = signals
+        self._previous = {}
+        self._caught = 0
+
+    def before_train(self):
+        self._pid = os.getpid()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._previous[signum] = signal.signal(signum, self._catch)
+            except ValueError:  # not the main thread
+                return
+
+    def _catch(self, signum, frame):
+        if os.getpid() != self._pid:
+            return  # a loader worker that inherited the handler; its parent ends it
+        self._caught = signum
+        self._restore()
+        logging.getLogger(__name__).warning(
+            "%s: stopping after this step; once more stops at once", signal.Signals(signum).name
+        )
+
+    def _restore(self):
+        while self._previous:
+            signal.signal(*self._previous.popitem())
+
+    def after_step(self):
+        signum = max(comm.all_gather(self._caught))
+        last = self.trainer.iter + 1 == self.trainer.max_iter
+        if signum and not last:
+            self._checkpointer.save(f"model_{self.trainer.iter:07d}", iteration=self.trainer.iter)
+            raise Interrupted(signum)
+
+    def after_train(self):
+        self._restore()
+
+
+class ProgressLine(HookBase):
+    """Prints one short line every `period` steps: step, loss, learning rate, speed, time left."""
+
+    def __init__(self, period: int = 20):
+        self._period = period
+
+    def before_train(self):
+        self._start = time.perf_counter()
+
+    def after_step(self):
+        done, total = self.trainer.iter + 1, self.trainer.max_iter
+        if (done % self._period and done != total) or not comm.is_main_process():
+            return
+        storage = self.trainer.storage
+        pace = (time.perf_counter() - self._start) / (done - self.trainer.start_iter)
+        left = round(pace * (total - done))
+        print(
+            f"step {done}/{total}  loss {storage.history('total_loss').median(20):.3f}  "
+            f"lr {storage.history('lr').latest():.2g}  {pace:.2f} s/step  "
+            f"{left // 60}:{left % 60:02d} left",
+            flush=True,
+        )
