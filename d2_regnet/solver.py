@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
+from detectron2.utils.events import get_event_storage, has_event_storage
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 from omegaconf import DictConfig
 
@@ -73,7 +74,7 @@ def clip_gradients(
 
     As `torch.nn.utils.clip_grad_norm_` over the whole model (MMDetection's `clip_grad`; Detectron2
     clips each parameter for itself). Right under AMP too: the scaler removes its scale before the
-    step.
+    step. In training, the norm before the clipping is logged as `grad_norm`.
 
     Args:
         optimizer: any torch optimizer.
@@ -93,6 +94,8 @@ def clip_gradients(
 
     def clip(optimizer, args, kwargs):
         parameters = (p for group in optimizer.param_groups for p in group["params"])
-        torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
+        if has_event_storage():
+            get_event_storage().put_scalar("grad_norm", norm.item())
 
     return optimizer.register_step_pre_hook(clip)
