@@ -105,6 +105,6 @@ step "test tools and reference implementations" "$network" \
 step "d2_regnet" "look at setup.py and the message above" \
     pip_install --quiet --no-deps -e .
 step "a first import" "look at the message above; rm -r .venv starts again" \
-    $py -c 'import d2_regnet; print("d2_regnet", d2_regnet.__version__, "is ready in .venv")'
+    $py -W ignore -c 'import d2_regnet; print("d2_regnet", d2_regnet.__version__, "is ready in .venv")'
 echo "$made_from" >$ready
 rm $unfinished
