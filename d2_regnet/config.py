@@ -52,6 +52,11 @@ def add_regnet_config(cfg: CfgNode) -> None:
     cfg.MODEL.RETINANET.MIN_LOW_QUALITY_IOU = 0.0
     # For CascadeMaskROIHeads: what all losses of each stage are multiplied by.
     cfg.MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS = (1.0, 0.5, 0.25)
+    # For engine.yacs_trainer.YacsTrainer: the norm of all gradients together is what is clipped ...
+    cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL = False
+    # ... and large-scale jitter, crops of SIZE x SIZE pixels of the picture scaled to MIN_SCALE to
+    # MAX_SCALE times SIZE, takes the place of resizing in training.
+    cfg.INPUT.LSJ = CfgNode({"ENABLED": False, "SIZE": 1024, "MIN_SCALE": 0.1, "MAX_SCALE": 2.0})
 
 
 def regnet_arguments(cfg: CfgNode) -> dict:

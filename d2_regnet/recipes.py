@@ -20,7 +20,6 @@ from detectron2.data import (
     get_detection_dataset_dicts,
 )
 from detectron2.evaluation import COCOEvaluator
-from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import MultiStepParamScheduler
@@ -50,8 +49,8 @@ RESIZES = {
 
 # The baselines' bodies: arguments of detectors.resnet, and ImageNet weights.
 RESNETS = {
-    "r50": ({"depth": 50}, "regnet://torchvision/resnet50"),
-    "r101": ({"depth": 101}, "regnet://torchvision/resnet101"),
+    "r50": ({"depth": 50}, "regnet://torchvision/resnet50.IMAGENET1K_V1"),
+    "r101": ({"depth": 101}, "regnet://torchvision/resnet101.IMAGENET1K_V1"),
     "x101_32x4d": (
         {"depth": 101, "num_groups": 32, "width_per_group": 4},
         "regnet://mmdet/resnext101_32x4d",
@@ -74,7 +73,7 @@ def recipe(
     lr: float = 0.02,
     clip_grad: float | None = None,
     deform_stages: Sequence[str] = (),
-    total_batch_size: int = 16,
+    total_batch_size: int | None = None,
 ) -> DictConfig:
     """One complete LazyConfig: model, dataloader, optimizer, lr_multiplier and train.
 
@@ -95,8 +94,8 @@ def recipe(
         lr: the rate after warm-up at 16 pictures a step.
         clip_grad: the largest norm of all gradients together; None leaves them as they are.
         deform_stages: stages of a RegNet whose 3x3 convolutions are deformable.
-        total_batch_size: pictures a step over all GPUs; other sizes than the recipe's own scale
-            the rate and the steps (see `scale_to_batch_size`).
+        total_batch_size: pictures a step over all GPUs in place of the recipe's 16, or 64 with
+            large-scale jitter; the rate and the steps follow (see `scale_to_batch_size`).
 
     Raises:
         ValueError: an unknown name, or an impossible value; the message lists what there is.
@@ -135,8 +134,9 @@ def recipe(
         )
         if clip_grad is not None:
             cfg.train.clip_grad = dict(max_norm=clip_grad, norm_type=2.0)
-    cfg.dataloader.train.total_batch_size = total_batch_size
-    scale_to_batch_size(cfg)
+    if total_batch_size is not None:
+        cfg.dataloader.train.total_batch_size = total_batch_size
+        scale_to_batch_size(cfg)
     return cfg
 
 
@@ -225,10 +225,12 @@ def _lsj(detector, arch, epochs, deform_stages) -> DictConfig:
     else:
         model.proposal_generator.head.conv_dims = [-1, -1]
         heads = model.roi_heads
+        # Heads may get no input at all, which torch's SyncBatchNorm cannot take.
+        norm = "naiveSyncBN_N"
         for box_head in heads.get("box_heads") or [heads.box_head]:
-            box_head.update(conv_dims=[256] * 4, fc_dims=[1024], conv_norm=_head_norm)
+            box_head.update(conv_dims=[256] * 4, fc_dims=[1024], conv_norm=norm)
         if "mask" in detector:
-            heads.mask_head.conv_norm = _head_norm
+            heads.mask_head.conv_norm = norm
     model.backbone.update(bottom_up=body, norm="SyncBN")
     model.pixel_std = PYCLS_STD
     masks = "mask" in detector
@@ -244,6 +246,7 @@ def _lsj(detector, arch, epochs, deform_stages) -> DictConfig:
     )
     # A crop cuts objects: their boxes are computed again from what is left of their masks.
     dataloader.train.mapper.recompute_boxes = masks
+    dataloader.train.total_batch_size = 64
     # 184,375 steps of 64 pictures are 100 epochs, of 118,000 pictures as Detectron2 counts.
     max_iter = 184_375 * epochs // 100
     return _config(
@@ -269,11 +272,6 @@ def _lsj(detector, arch, epochs, deform_stages) -> DictConfig:
             cudnn_benchmark=True,
         ),
     )
-
-
-def _head_norm(channels):
-    # Heads may get no input at all, which torch's SyncBatchNorm cannot take.
-    return NaiveSyncBatchNorm(channels, stats_mode="N")
 
 
 def _detectron2_model(detector) -> DictConfig:

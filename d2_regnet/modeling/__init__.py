@@ -7,6 +7,7 @@ from d2_regnet.modeling.fpn import LastLevelP6P7NoReLU
 from d2_regnet.modeling.matcher import MaxIoUMatcher
 from d2_regnet.modeling.norm import EvalBN
 from d2_regnet.modeling.regnet import RegNet, build_regnet
+from d2_regnet.modeling.resnet import build_resnet
 from d2_regnet.modeling.retinanet import MMDetRetinaNet
 from d2_regnet.modeling.roi_heads import MMDetROIHeads
 from d2_regnet.modeling.rpn import MMDetRPN
@@ -22,4 +23,5 @@ __all__ = [
     "ModulatedDeformConv",
     "RegNet",
     "build_regnet",
+    "build_resnet",
 ]

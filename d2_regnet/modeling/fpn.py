@@ -1,7 +1,7 @@
 """The FPN around a RegNet body: RetinaNet's top block and the builders for yacs configs."""
 
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
 
 from d2_regnet.config import regnet_arguments, regnet_key
@@ -39,13 +39,22 @@ def build_regnet_backbone(cfg, input_shape: ShapeSpec) -> RegNet:
 @BACKBONE_REGISTRY.register()
 def build_regnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
     """RegNet-FPN for Mask, Faster and Cascade R-CNN: p2 to p5 from s1 to s4, and p6 pooled."""
-    return _fpn(cfg, build_regnet_backbone(cfg, input_shape), LastLevelMaxPool())
+    return pooled_fpn(cfg, build_regnet_backbone(cfg, input_shape))
 
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_regnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
     """RegNet-FPN for RetinaNet: p3 to p5 from s2 to s4, and p6 and p7 from the last stage."""
-    body = build_regnet_backbone(cfg, input_shape)
+    return retinanet_fpn(cfg, build_regnet_backbone(cfg, input_shape))
+
+
+def pooled_fpn(cfg, body: Backbone) -> FPN:
+    """The FPN that `cfg.MODEL.FPN` describes around any body, p6 pooled from p5."""
+    return _fpn(cfg, body, LastLevelMaxPool())
+
+
+def retinanet_fpn(cfg, body: Backbone) -> FPN:
+    """The FPN that `cfg.MODEL.FPN` describes around any body, p6 and p7 from its last stage."""
     last, shape = list(body.output_shape().items())[-1]
     top_block = LastLevelP6P7 if cfg.MODEL.FPN.P7_RELU else LastLevelP6P7NoReLU
     return _fpn(cfg, body, top_block(shape.channels, cfg.MODEL.FPN.OUT_CHANNELS, last))
@@ -56,8 +65,8 @@ def _fpn(cfg, body, top_block) -> FPN:
     for name in cfg.MODEL.FPN.IN_FEATURES:
         if name not in known:
             raise ValueError(
-                f"MODEL.FPN.IN_FEATURES names {name!r}, which MODEL.REGNETS.OUT_FEATURES "
-                f"({', '.join(known)}) does not return"
+                f"MODEL.FPN.IN_FEATURES names {name!r}, which the body's OUT_FEATURES "
+                f"({', '.join(known)}) do not return"
             )
     if not cfg.MODEL.FPN.IN_FEATURES:
         raise ValueError("MODEL.FPN.IN_FEATURES is empty: use ['s1', 's2', 's3', 's4']")

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterable
 
-from detectron2.modeling.backbone import BasicStem, ResNet
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone import FPN, BasicStem, ResNet
 from detectron2.modeling.backbone.resnet import BottleneckBlock
 
+from d2_regnet.modeling.fpn import pooled_fpn, retinanet_fpn
 from d2_regnet.modeling.norm import resolve_norm
 
 _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -58,3 +61,33 @@ def build_resnet(
         width = 256 * 2**index
     stem = BasicStem(in_channels=in_channels, out_channels=64, norm=norm)
     return ResNet(stem, stages, out_features=list(out_features), freeze_at=freeze_at)
+
+
+@BACKBONE_REGISTRY.register()
+def build_baseline_resnet_backbone(cfg, input_shape: ShapeSpec) -> ResNet:
+    """The body of DEPTH, NUM_GROUPS, WIDTH_PER_GROUP, NORM and OUT_FEATURES in `cfg.MODEL.RESNETS`.
+
+    Unlike Detectron2's `build_resnet_backbone` it knows the norm EvalBN.
+    """
+    node = cfg.MODEL.RESNETS
+    return build_resnet(
+        node.DEPTH,
+        in_channels=input_shape.channels,
+        num_groups=node.NUM_GROUPS,
+        width_per_group=node.WIDTH_PER_GROUP,
+        norm=node.NORM,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        out_features=node.OUT_FEATURES,
+    )
+
+
+@BACKBONE_REGISTRY.register()
+def build_baseline_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
+    """ResNet-FPN for Mask, Faster and Cascade R-CNN."""
+    return pooled_fpn(cfg, build_baseline_resnet_backbone(cfg, input_shape))
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_baseline_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
+    """ResNet-FPN for RetinaNet."""
+    return retinanet_fpn(cfg, build_baseline_resnet_backbone(cfg, input_shape))
