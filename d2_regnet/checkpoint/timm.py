@@ -7,11 +7,9 @@ https://github.com/huggingface/pytorch-image-models (timm/models/regnet.py).
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+from d2_regnet.checkpoint.backbone import Mapped, Naming, State, map_body
 
-from d2_regnet.checkpoint.backbone import Mapped, Naming, map_body
-
-to_source = Naming(
+naming = Naming(
     stem={"conv": "stem.conv", "bn": "stem.bn"},
     block="s{stage}.b{number}",
     modules={
@@ -29,19 +27,19 @@ to_source = Naming(
 )
 
 
-def matches(state: Mapping[str, torch.Tensor]) -> bool:
+def matches(state: State) -> bool:
     """Whether the names are those of timm's RegNets."""
     return any(name.startswith("s1.b1.conv") for name in state)
 
 
-def convert(state: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> Mapped:
+def convert(state: State, meta: Mapping[str, Any]) -> Mapped:
     """An ImageNet classifier's body, for Detectron2.
 
     Raises:
         ValueError: it is a RegNetZ or RegNetV, whose blocks Detectron2's RegNet does not have.
     """
-    if any(name.startswith("final_conv.") for name in state):
-        raise ValueError("is a RegNetZ: Detectron2's RegNet has no blocks with a linear output")
     if any(name.startswith("s1.b1.norm1.") or name == "stem.weight" for name in state):
         raise ValueError("is a RegNetV: Detectron2's RegNet has no pre-activation blocks")
-    return map_body(state, to_source, "RGB", {r"head\.": "classifier head"})
+    if not any(".downsample." in name for name in state):
+        raise ValueError("is a RegNetZ: Detectron2's RegNet has no blocks with a linear output")
+    return map_body(state, naming, "RGB", {r"head\.": "classifier head"})

@@ -1,10 +1,16 @@
-"""A real HTTP server on loopback that can also misbehave."""
+"""A real HTTP server on loopback that can also misbehave; bodies with random weights."""
 
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
+
+from d2_regnet.checkpoint.convert import convert_state, with_input_format
+from d2_regnet.modeling.regnet import build_regnet
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -77,3 +83,69 @@ def server(monkeypatch):
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+def randomise(model, seed):
+    """Random weights and norm statistics that keep activations in range, block after block."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in model.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            tensor.fill_(7)
+        elif name.endswith("running_var"):
+            tensor.uniform_(0.5, 1.5, generator=generator)
+        elif name.endswith("running_mean") or name.endswith("bias"):
+            tensor.normal_(0, 0.1, generator=generator)
+        elif tensor.dim() == 1:
+            tensor.uniform_(0.3, 0.7, generator=generator)
+        else:
+            fan_in = tensor[0].numel()
+            tensor.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
+
+
+def built(build, seed=0):
+    """The evaluated model that `build` builds, its slow initialisation replaced by `randomise`."""
+    with torch.device("meta"):
+        model = build()
+    model = model.to_empty(device="cpu").eval()
+    randomise(model, seed)
+    return model
+
+
+@torch.no_grad()
+def check_features(model, stages, normalise, source, arch):
+    """That a model's stages, and the body converted from it, answer the same for one picture.
+
+    Args:
+        stages: the model's stem and its four stages.
+        normalise: from the picture (H x W x 3 bytes, RGB) to the model's input, by its own rules.
+        source, arch: what `convert_state` must recognise, from names and shapes.
+    """
+    rng = np.random.RandomState(1)
+    rgb = (rng.rand(64, 64, 3) * [256, 170, 90]).astype(np.uint8)
+    x, expected = normalise(rgb), {}
+    for name, stage in zip(("stem", "s1", "s2", "s3", "s4"), stages, strict=True):
+        x = expected[name] = stage(x)
+    state = model.state_dict()
+    found, native = convert_state(state)
+    assert (found, native.arch) == (source, arch)
+    assert set(native.mapped) | set(native.dropped) == set(state)
+    assert not set(native.mapped) & set(native.dropped)
+    for input_format in ("BGR", "RGB"):
+        mapped = with_input_format(native, input_format)
+        assert mapped.input_format == input_format
+        with torch.device("meta"):
+            body = build_regnet(arch, out_features=list(expected))
+        body.load_state_dict(mapped.state, assign=True)
+        picture = rgb if input_format == "RGB" else rgb[:, :, ::-1]
+        picture = torch.from_numpy(picture.astype(np.float32))
+        picture = (picture - torch.tensor(mapped.pixel_mean)) / torch.tensor(mapped.pixel_std)
+        got = body.eval()(picture.permute(2, 0, 1)[None])
+        for name, want in expected.items():
+            assert want.std() > 0.01
+            assert (got[name] - want).abs().max() <= 1e-4 * want.abs().max(), (name, input_format)
+
+
+@pytest.fixture(scope="session")
+def bodies():
+    """The helpers of the tests that compare bodies: `built`, `check_features`, `randomise`."""
+    return SimpleNamespace(built=built, check_features=check_features, randomise=randomise)

@@ -1,0 +1,92 @@
+"""timm's own models, converted."""
+
+import json
+from pathlib import Path
+
+import pytest
+import timm.data
+import torch
+from timm.models.regnet import model_cfgs
+
+from d2_regnet.archs import list_archs
+from d2_regnet.checkpoint import timm as source
+from d2_regnet.checkpoint.convert import convert_state
+
+FACTS = json.loads((Path(__file__).parents[1] / "data/regnet_archs.json").read_text())
+
+
+def timm_name(arch):
+    """RegNetX-3.2GF is regnetx_032: hundreds of MFLOPs."""
+    family, size = arch.removeprefix("RegNet").split("-")
+    size = float(size[:-2]) * (1000 if size[-2] == "G" else 1)
+    return f"regnet{family.lower()}_{round(size / 100):03d}"
+
+
+def regnet(name):
+    return timm.create_model(name)
+
+
+def normalise(rgb):
+    mean = torch.tensor(timm.data.IMAGENET_DEFAULT_MEAN).view(3, 1, 1)
+    std = torch.tensor(timm.data.IMAGENET_DEFAULT_STD).view(3, 1, 1)
+    return ((torch.tensor(rgb).permute(2, 0, 1) / 255 - mean) / std)[None]
+
+
+def check(model, arch, bodies):
+    stages = [model.stem, model.s1, model.s2, model.s3, model.s4]
+    bodies.check_features(model, stages, normalise, "timm", arch)
+
+
+# The largest take seconds each; pycls's tests have them all.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.slow] * n.endswith(("12GF", "16GF", "32GF")))
+        for n in FACTS
+    ],
+)
+def test_features_are_timms_own(name, bodies):
+    check(bodies.built(lambda: regnet(timm_name(name))), name, bodies)
+
+
+@pytest.mark.parametrize("name", ["regnetx_004_tv", "regnety_008_tv"])
+def test_models_with_torchvisions_rounding(name, bodies):
+    arch = {"regnetx_004_tv": "RegNetX-400MF", "regnety_008_tv": "RegNetY-800MF"}[name]
+    check(bodies.built(lambda: regnet(name)), f"{arch}-torchvision", bodies)
+
+
+@pytest.mark.parametrize("name", [n for n in model_cfgs if n.startswith(("regnetx", "regnety"))])
+def test_every_published_model_is_recognised(name):
+    if name == "regnety_040_sgn":
+        pytest.skip("has group norm: refused, see below")
+    with torch.device("meta"):
+        state = regnet(name).state_dict()
+    mapped = source.convert(state, {})
+    arch = mapped.arch.removesuffix("-torchvision")
+    assert timm_name(arch) == name.removesuffix("_tv")
+    assert mapped.arch.endswith("-torchvision") == name.endswith("_tv")
+    assert mapped.arch in list_archs(others=True)
+    assert {n: tuple(t.shape) for n, t in mapped.state.items()} == mapped.shapes
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("regnetz_005", "RegNetZ"),
+        ("regnetz_040", "RegNetZ"),
+        ("regnetv_040", "RegNetV"),
+        ("regnety_040_sgn", "lacks .*running_mean"),
+    ],
+)
+def test_other_blocks_are_refused(name, why):
+    state = regnet(name).state_dict()
+    with pytest.raises(ValueError, match=why):
+        convert_state(state)
+
+
+def test_what_is_mapped_comes_back(bodies):
+    state = bodies.built(lambda: regnet("regnety_002")).state_dict()
+    mapped = source.convert(state, {})
+    restored = source.naming.restore(mapped.state)
+    assert all(torch.equal(restored.pop(n), state[n]) for n in state if n not in mapped.dropped)
+    assert not restored
