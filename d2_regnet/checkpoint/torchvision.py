@@ -6,11 +6,9 @@ Original implementation: https://github.com/pytorch/vision (torchvision/models/r
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+from d2_regnet.checkpoint.backbone import Mapped, Naming, State, map_body
 
-from d2_regnet.checkpoint.backbone import Mapped, Naming, map_body
-
-to_source = Naming(
+naming = Naming(
     stem={"conv": "stem.0", "bn": "stem.1"},
     block="trunk_output.block{stage}.block{stage}-{index}",
     modules={
@@ -28,13 +26,13 @@ to_source = Naming(
 )
 
 
-def matches(state: Mapping[str, torch.Tensor]) -> bool:
+def matches(state: State) -> bool:
     """Whether the names are those of torchvision's RegNets."""
-    return "stem.0.weight" in state or any(
-        name.startswith("trunk_output.block1.block1-0.f.c.") for name in state
+    return any(
+        name.startswith(("stem.0.", "trunk_output.block1.block1-0.f.c.0.")) for name in state
     )
 
 
-def convert(state: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> Mapped:
+def convert(state: State, meta: Mapping[str, Any]) -> Mapped:
     """An ImageNet classifier's body, for Detectron2."""
-    return map_body(state, to_source, "RGB", {r"fc\.": "classifier head"})
+    return map_body(state, naming, "RGB", {r"fc\.": "classifier head"})
