@@ -5,13 +5,15 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
+
+from d2_regnet.checkpoint import SafetensorsCheckpointer
 
 
-class Checkpointer(DetectionCheckpointer):
+class Checkpointer(SafetensorsCheckpointer):
     """Detectron2's checkpointer, except that a file appears under its name only when complete.
 
-    The files are the same; `last_checkpoint` names one that is entirely on disk.
+    What it writes is the same, and `last_checkpoint` names a file that is entirely on disk. It
+    reads safetensors, too.
     """
 
     def save(self, name: str, **kwargs) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import logging
 import os
-import zipfile
 from collections.abc import Iterator
 
 import torch
@@ -17,7 +16,10 @@ from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from d2_regnet import data  # noqa: F401  registers the shapes
 from d2_regnet.archs import suggest
+from d2_regnet.checkpoint import catalog  # noqa: F401  teaches PathManager regnet://
+from d2_regnet.checkpoint import read as read_checkpoint
 
 from .config import parameters
 
@@ -169,7 +171,7 @@ def _check_weights(train: DictConfig, *, eval_only: bool, resume: bool) -> None:
                 f"{last} names {path}, which does not exist: write the name of another checkpoint "
                 "of that folder into it, or train without --resume"
             )
-        _check_readable(path)
+        read_checkpoint(path)
         return
     path = train.init_checkpoint
     if not path:
@@ -187,16 +189,7 @@ def _check_weights(train: DictConfig, *, eval_only: bool, resume: bool) -> None:
             ) from error
     if not os.path.isfile(bare):
         raise FileNotFoundError(f"{key}={path}: there is no such file")
-    _check_readable(bare)
-
-
-def _check_readable(path: str) -> None:
-    """Tells a checkpoint from another or a cut-off file by its first bytes and its directory."""
-    with open(path, "rb") as file:
-        start = file.read(2)
-    # torch.save's zip, whose directory is its last part; or a pickle
-    if not (zipfile.is_zipfile(path) if start == b"PK" else start[:1] == b"\x80"):
-        raise ValueError(f"{path} is not a checkpoint, or only the beginning of one")
+    read_checkpoint(bare)
 
 
 def _check_datasets(dataloader: DictConfig) -> None:

@@ -138,9 +138,10 @@ def _apply(cfg: DictConfig, override: str) -> None:
 
 def _check_key(cfg: DictConfig, key: str, value, added: bool) -> None:
     """Refuses a key that nothing reads, and a value of another kind than the one it replaces."""
-    node, path = cfg, []
+    node, parent, path = cfg, None, []
     for part in key.split("."):
         where = ".".join(path)
+        parent = node
         path.append(part)
         if isinstance(node, ListConfig):
             if not (part.isdecimal() and int(part) < len(node)):
@@ -164,13 +165,13 @@ def _check_key(cfg: DictConfig, key: str, value, added: bool) -> None:
         else:
             raise ValueError(f"unknown key {key}: {where} is a value ({node!r}), not a group")
     if isinstance(value, Mapping):
-        if "_target_" not in value:
+        if "_target_" not in value and (isinstance(node, DictConfig) or key in _OPTIONAL_GROUPS):
             for name, inner in value.items():
                 _check_key(cfg, f"{key}.{name}", inner, added)
     elif isinstance(node, DictConfig) and value is not None:
-        raise ValueError(
-            f"override {key}: {key} is a group of keys; set one of them: {_names(node)}"
-        )
+        # A mapping that is an argument, such as an arch's parameters, may become a name.
+        if "_target_" in node or "_target_" not in parent:
+            raise ValueError(f"override {key}: it is a group; set a key of it: {_names(node)}")
     elif isinstance(node, int | float) and isinstance(value, str) and not value.startswith("${"):
         kind = "true or false" if isinstance(node, bool) else "a number"
         raise ValueError(f"override {key}: must be {kind} (it is {node}), not {value!r}")

@@ -27,9 +27,11 @@ class Interrupted(KeyboardInterrupt):
 class StopOnSignal(HookBase):
     """At SIGINT or SIGTERM: finishes the step, writes a checkpoint, raises `Interrupted`.
 
-    A second signal has its usual effect, at once. All processes stop after the same step. Place it
-    last, so that the other hooks have seen the step. Outside the main thread, where Python cannot
-    handle signals, it does nothing.
+    A second signal has its usual effect, at once. All processes stop after the same step. Outside
+    the main thread, where Python cannot handle signals, it does nothing.
+
+    Place it after the other hooks, so that they have seen the step, but before `PeriodicWriter`,
+    which writes at the end anyhow and cannot write the same step twice.
     """
 
     def __init__(

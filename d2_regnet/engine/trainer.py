@@ -195,10 +195,10 @@ def run_training(cfg: DictConfig, *, resume: bool = False, hooks: Iterable[HookB
             PeriodicCheckpointer(checkpointer, **train.checkpointer) if main else None,
             EvalHook(train.eval_period, test),
             *hooks,
+            StopOnSignal(checkpointer),
             PeriodicWriter(default_writers(train.output_dir, train.max_iter), train.log_period)
             if main
             else None,
-            StopOnSignal(checkpointer),
         ]
     )
     trainer.train(_start(cfg, trainer, checkpointer, resume), train.max_iter)

@@ -1,0 +1,91 @@
+"""check_config where the tool's tests do not reach: devices, data sets made on first use."""
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from omegaconf import OmegaConf
+
+from d2_regnet.engine import check_config, load_config
+from d2_regnet.engine.checks import amp_dtype, check_device
+
+
+@pytest.fixture
+def cfg(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path / "cache"))
+    return load_config(str(data / "tiny_mask_rcnn.py"), [f"train.output_dir={tmp_path / 'out'}"])
+
+
+@pytest.mark.parametrize(
+    "enabled, precision, device, dtype",
+    [
+        (False, "bfloat16", "cuda", None),
+        (True, None, "cuda", torch.float16),
+        (True, None, "cuda:1", torch.float16),
+        (True, None, "cpu", torch.bfloat16),
+        (True, "bfloat16", "cuda", torch.bfloat16),
+        (True, "float16", "cpu", torch.float16),
+    ],
+)
+def test_amp_dtype(enabled, precision, device, dtype):
+    amp = OmegaConf.create(dict(enabled=enabled, precision=precision))
+    assert amp_dtype(amp, device) is dtype
+
+
+@pytest.mark.parametrize("gpus, refused", [(0, []), (1, ["cuda:1"]), (2, [])])
+def test_devices(monkeypatch, gpus, refused):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    for device in ("cpu", "cuda", "cuda:0", "cuda:1"):
+        if device in refused:
+            with pytest.raises(ValueError, match=f"{device}: this machine has {gpus}"):
+                check_device(device)
+        else:
+            check_device(device)
+
+
+def test_changes_nothing(cfg, tmp_path):
+    before = OmegaConf.to_container(cfg)
+    check_config(cfg)
+    assert OmegaConf.to_container(cfg) == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_set_is_made_on_first_use(cfg, tmp_path):
+    made = tmp_path / "made"
+    MetadataCatalog.get("made_late").set(json_file=str(made / "a.json"), image_root=str(made))
+
+    def make():
+        made.mkdir()
+        (made / "a.json").write_text("{}")
+        return []
+
+    DatasetCatalog.register("made_late", make)
+    try:
+        cfg.dataloader.train.dataset.names = "made_late"
+        check_config(cfg)
+        assert made.exists()
+        (made / "a.json").unlink()
+        with pytest.raises(FileNotFoundError, match="a.json does not exist"):
+            check_config(cfg)
+    finally:
+        DatasetCatalog.remove("made_late")
+        MetadataCatalog.remove("made_late")
+
+
+def test_processes_share_a_batch(cfg):
+    check_config(cfg, processes=2)
+    with pytest.raises(ValueError, match="total_batch_size=2 does not divide among 3"):
+        check_config(cfg, processes=3)
+    cfg.dataloader.train.total_batch_size = 0
+    with pytest.raises(ValueError, match="total_batch_size=0"):
+        check_config(cfg)
+
+
+def test_evaluation_needs_no_optimizer(cfg, tmp_path):
+    weights = tmp_path / "weights.pth"
+    torch.save({"model": {"a": torch.zeros(1)}}, weights)
+    cfg.train.init_checkpoint = str(weights)
+    del cfg.optimizer, cfg.lr_multiplier, cfg.dataloader.train
+    cfg.dataloader.test.mapper.image_format = "BGR"  # it referred to the training's
+    check_config(cfg, eval_only=True)
+    with pytest.raises(ValueError, match="no `optimizer`"):
+        check_config(cfg)

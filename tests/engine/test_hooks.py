@@ -1,0 +1,89 @@
+"""The hooks, in a training loop that does nothing else."""
+
+import os
+import signal
+import threading
+
+import pytest
+import torch
+from detectron2.engine import HookBase, TrainerBase
+
+from d2_regnet.engine import Interrupted, ProgressLine
+from d2_regnet.engine.checkpointer import Checkpointer
+from d2_regnet.engine.hooks import StopOnSignal
+
+
+class Loop(TrainerBase):
+    """Counts its steps, and reports a loss and a rate at each."""
+
+    steps = 0
+
+    def run_step(self):
+        self.steps += 1
+        self.storage.put_scalars(total_loss=10.0 - self.iter, lr=0.02)
+
+
+class Signal(HookBase):
+    """Sends this process a signal in the middle of a step."""
+
+    def __init__(self, signum, step):
+        self.signum, self.step = signum, step
+
+    def before_step(self):
+        if self.trainer.iter == self.step:
+            os.kill(os.getpid(), self.signum)
+
+
+@pytest.fixture
+def checkpointer(tmp_path):
+    return Checkpointer(torch.nn.Linear(1, 1), str(tmp_path))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_stops_after_the_step_with_a_checkpoint(checkpointer, tmp_path, signum):
+    before = signal.getsignal(signum)
+    loop = Loop()
+    loop.register_hooks([Signal(signum, step=2), StopOnSignal(checkpointer)])
+    with pytest.raises(Interrupted) as stop:
+        loop.train(0, 10)
+    assert stop.value.signum == signum
+    assert loop.steps == 3
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000002.pth"
+    assert torch.load(tmp_path / "model_0000002.pth")["iteration"] == 2
+    assert signal.getsignal(signum) is before
+
+
+def test_a_signal_in_the_last_step_lets_the_training_end(checkpointer, tmp_path):
+    loop = Loop()
+    loop.register_hooks([Signal(signal.SIGINT, step=4), StopOnSignal(checkpointer)])
+    loop.train(0, 5)
+    assert loop.steps == 5 and not list(tmp_path.iterdir())
+
+
+def test_a_second_signal_stops_at_once(checkpointer, tmp_path):
+    loop = Loop()
+    twice = [Signal(signal.SIGINT, step=1), Signal(signal.SIGINT, step=1)]
+    loop.register_hooks([*twice, StopOnSignal(checkpointer)])
+    with pytest.raises(KeyboardInterrupt) as stop:
+        loop.train(0, 5)
+    assert not isinstance(stop.value, Interrupted)
+    assert loop.steps == 1 and not list(tmp_path.iterdir())
+
+
+def test_does_nothing_outside_the_main_thread(checkpointer):
+    loop = Loop()
+    loop.register_hooks([StopOnSignal(checkpointer)])
+    thread = threading.Thread(target=loop.train, args=(0, 3))
+    thread.start()
+    thread.join()
+    assert loop.steps == 3
+
+
+def test_progress_line(capsys):
+    loop = Loop()
+    loop.register_hooks([ProgressLine(period=2)])
+    loop.train(0, 5)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == ["2/5", "4/5", "5/5"]
+    assert "loss 8.000" in lines[-1]  # the median of 10, 9, 8, 7, 6
+    assert "lr 0.02" in lines[-1] and lines[-1].endswith("0:00 left")
