@@ -1,16 +1,37 @@
-"""MMDetection's names -> Detectron2's names, for bodies and for whole detectors, and back.
+"""MMDetection's bodies and whole detectors, and torchvision's ResNets, which are named alike.
 
 Covers `open-mmlab://regnetx_*` and the like (a body alone) and trained Faster, Mask and Cascade
 Mask R-CNNs and RetinaNets on RegNet, with deformable convolutions or without, ResNet and ResNeXt.
-Both compute the same from the same tensors but for RetinaNet, whose anchors MMDetection orders
-ratio by ratio and Detectron2 size by size: the channels of its last convolutions are reordered.
+Both sides compute the same from the same tensors but for RetinaNet, whose anchors MMDetection
+orders ratio by ratio and Detectron2 size by size: the channels of its last convolutions are
+reordered.
+
+Original implementation: https://github.com/open-mmlab/mmdetection (mmdet 3.3.0).
 """
 
+import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
+from detectron2.config import instantiate
+from omegaconf import DictConfig
 
-State = Mapping[str, torch.Tensor]
+from d2_regnet import detectors
+from d2_regnet.checkpoint.backbone import Mapped, State, model_shapes, recognise
+
+_SOURCE_BODY, _TARGET_BODY = "backbone.", "backbone.bottom_up."
+
+# Published rows on RegNet that were trained on RGB. So was Mask R-CNN 3x on RegNetX-4.0GF, whose
+# names and shapes are those of the 1x row, trained on BGR: there only the config in `meta` tells.
+_RGB_ROWS = {
+    ("mask_rcnn", "RegNetX-400MF"),
+    ("mask_rcnn", "RegNetX-800MF"),
+    ("mask_rcnn", "RegNetX-1.6GF"),
+}
+
+# Blocks in a ResNet's longest stage -> its layers.
+_RESNETS = {6: 50, 23: 101, 36: 152}
 
 # More than any published network has.
 _MOST_BLOCKS = 64
@@ -64,6 +85,50 @@ _RETINA_HEAD = [
 _SCALES = _RATIOS = 3
 
 
+def matches(state: State) -> bool:
+    """Whether the names are those of MMDetection's bodies or detectors."""
+    stems = {"conv1.weight", "backbone.conv1.weight"}
+    return any(name in stems for name in state) and any(".conv3." in name for name in state)
+
+
+def convert(state: State, meta: Mapping[str, Any]) -> Mapped:
+    """A body, or a whole detector, for Detectron2.
+
+    Args:
+        state: MMDetection's names and tensors.
+        meta: what lay beside `state` in the file. MMDetection's own `meta` holds its config, which
+            tells the channel order; without one it is the published rows' of this detector and
+            arch.
+
+    Raises:
+        ValueError: no body or detector that is known.
+    """
+    converted, mapped, dropped = to_detectron2(state)
+    arch, body = _body(converted)
+    if is_detector(state):
+        kind = _detector(converted)
+        num_classes = _num_classes(converted)
+        node = getattr(detectors, kind)(body, num_classes=num_classes)
+    else:
+        kind, node = "", body
+    input_format = _input_format(meta) or _row_format(kind, arch)
+    mean, std = detectors.PIXEL_STATISTICS[input_format]
+    return Mapped(
+        converted,
+        mapped,
+        dropped,
+        arch,
+        model_shapes(lambda: instantiate(node)),
+        input_format,
+        tuple(mean),
+        tuple(std),
+        stem=next(
+            name for name in converted if name.endswith(("stem.conv.weight", "stem.conv1.weight"))
+        ),
+        body=not kind,
+    )
+
+
 def to_detectron2(state: State) -> tuple[dict[str, torch.Tensor], dict[str, str], dict[str, str]]:
     """Detectron2's state dict of an MMDetection body or detector.
 
@@ -73,30 +138,27 @@ def to_detectron2(state: State) -> tuple[dict[str, torch.Tensor], dict[str, str]
     Returns:
         The target's names and tensors, which share memory with the source's where they are equal;
         source name -> target name of all that is used; source name -> why of all that is dropped.
+        Names that no known body or detector has are in neither.
 
     Raises:
-        ValueError: a name that no known body or detector has, or a RetinaNet whose anchors are not
-            three scales times three ratios.
+        ValueError: no body is found, or a RetinaNet's anchors are not three scales times three
+            ratios.
     """
     names = dict(_modules(**_kind(state)))
     if not is_detector(state):
-        names = {source.removeprefix("backbone."): names[source] for source in names}
         names = {
-            source: target.removeprefix("backbone.bottom_up.") for source, target in names.items()
+            prefix + source.removeprefix(_SOURCE_BODY): target.removeprefix(_TARGET_BODY)
+            for source, target in names.items()
+            for prefix in ("", _SOURCE_BODY)  # MMPretrain's begin with "backbone."
         }
-        names |= {f"backbone.{source}": target for source, target in names.items()}
     out, mapped, dropped = {}, {}, {}
     for name, tensor in state.items():
         module, _, leaf = name.rpartition(".")
         if leaf == "num_batches_tracked":
-            dropped[name] = "a counter that frozen statistics have no use for"
+            dropped[name] = "counter of training steps"
         elif module in ("fc", "head.fc") and not is_detector(state):
-            dropped[name] = "the classifier"
-        elif module not in names:
-            raise ValueError(
-                f"{name} is no tensor of an MMDetection body or detector that is known"
-            )
-        else:
+            dropped[name] = "classifier head"
+        elif module in names:
             mapped[name] = f"{names[module]}.{leaf}"
             out[mapped[name]] = _reorder_anchors(names[module], tensor, (_RATIOS, _SCALES))
     return out, mapped, dropped
@@ -113,9 +175,9 @@ def from_detectron2(state: State) -> dict[str, torch.Tensor]:
     resnet = any(name.endswith("stem.conv1.weight") for name in state)
     pairs = _modules(resnet=resnet, retinanet="head.cls_score.weight" in state)
     names = {target: source for source, target in pairs}
-    if not any(name.startswith("backbone.bottom_up.") for name in state):
+    if not any(name.startswith(_TARGET_BODY) for name in state):
         names = {
-            target.removeprefix("backbone.bottom_up."): source.removeprefix("backbone.")
+            target.removeprefix(_TARGET_BODY): source.removeprefix(_SOURCE_BODY)
             for target, source in names.items()
         }
     out = {}
@@ -132,6 +194,62 @@ def is_detector(state: State) -> bool:
     return any(name.startswith("neck.") for name in state)
 
 
+def _body(state: State) -> tuple[str, DictConfig]:
+    """Name and node of the body in a converted state dict."""
+    body = {name.removeprefix(_TARGET_BODY): tensor for name, tensor in state.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in body.items()}
+    if "stem.conv1.weight" not in shapes:
+        arch = recognise(shapes.get)
+        deform = {name.partition(".")[0] for name in shapes if ".conv_offset." in name}
+        return arch, detectors.regnet(arch, deform_stages=sorted(deform))
+    blocks = sum(bool(re.fullmatch(r"res4\.\d+\.conv1\.weight", name)) for name in shapes)
+    if blocks not in _RESNETS:
+        known = ", ".join(map(str, _RESNETS.values()))
+        raise ValueError(f"is of no known ResNet (of {known} layers): res4 has {blocks} blocks")
+    depth = _RESNETS[blocks]
+    width, group_width = (*shapes.get("res2.0.conv2.weight", ()), 0, 0)[:2]
+    groups = width // group_width if group_width else 1
+    arch = f"r{depth}" if groups == 1 else f"x{depth}_{groups}x{group_width}d"
+    return arch, detectors.resnet(depth, num_groups=groups, width_per_group=group_width)
+
+
+def _detector(state: State) -> str:
+    """The function of `detectors` that builds the detector of a converted state dict."""
+    if "head.cls_score.weight" in state:
+        return "retinanet"
+    if any(name.startswith("roi_heads.box_head.0.") for name in state):
+        return "cascade_mask_rcnn"
+    masks = any(name.startswith("roi_heads.mask_head.") for name in state)
+    return "mask_rcnn" if masks else "faster_rcnn"
+
+
+def _num_classes(state: State) -> int:
+    """Classes of objects, as the shapes of the classifiers' biases tell."""
+    for name, per_class, background in (
+        ("roi_heads.box_predictor.cls_score.bias", 1, 1),
+        ("roi_heads.box_predictor.0.cls_score.bias", 1, 1),
+        ("head.cls_score.bias", _SCALES * _RATIOS, 0),
+    ):
+        if name in state and state[name].dim() == 1:
+            return max(1, len(state[name]) // per_class - background)
+    return 80
+
+
+def _input_format(meta: Mapping[str, Any]) -> str | None:
+    """The channel order in the config beside the weights, where there is one and it is clear."""
+    inner = meta.get("meta")
+    inner = inner if isinstance(inner, Mapping) else {}
+    config = str(inner.get("cfg") or inner.get("config") or "")
+    said = set(re.findall(r"to_rgb['\"]?\s*[:=]\s*(True|False)", config))
+    return {"True": "RGB", "False": "BGR"}[said.pop()] if len(said) == 1 else None
+
+
+def _row_format(kind: str, arch: str) -> str:
+    """The channel order of the published weights."""
+    resnet = not arch.startswith("RegNet")
+    return "RGB" if resnet or (kind, arch) in _RGB_ROWS else "BGR"
+
+
 def _kind(state: State) -> dict[str, bool]:
     stem = state.get("backbone.conv1.weight", state.get("conv1.weight"))
     if stem is None or stem.dim() != 4:
@@ -141,14 +259,16 @@ def _kind(state: State) -> dict[str, bool]:
 
 def _modules(resnet: bool, retinanet: bool) -> Iterator[tuple[str, str]]:
     """All pairs of modules that a kind of detector may have; neither side has a name twice."""
-    body = "backbone.bottom_up."
     for source, target in _RESNET_STEM if resnet else _REGNET_STEM:
-        yield f"backbone.{source}", body + target
+        yield _SOURCE_BODY + source, _TARGET_BODY + target
     for stage in _STAGES:
         for block in range(_MOST_BLOCKS):
             here = f"res{stage + 1}.{block}" if resnet else f"s{stage}.b{block + 1}"
             for source, target in _RESNET_BLOCK if resnet else _REGNET_BLOCK:
-                yield f"backbone.layer{stage}.{block}.{source}", f"{body}{here}.{target}"
+                yield (
+                    f"{_SOURCE_BODY}layer{stage}.{block}.{source}",
+                    f"{_TARGET_BODY}{here}.{target}",
+                )
     # RetinaNet's pyramid begins at the second stage.
     for index, level in enumerate(range(3 if retinanet else 2, 6)):
         yield f"neck.lateral_convs.{index}.conv", f"backbone.fpn_lateral{level}"
@@ -172,9 +292,9 @@ def _reorder_anchors(module: str, tensor: torch.Tensor, order: tuple[int, int]) 
     """Swaps the two axes, of sizes `order`, by which RetinaNet's output channels are grouped."""
     if module not in ("head.cls_score", "head.bbox_pred"):
         return tensor
-    if tensor.shape[0] % (_SCALES * _RATIOS):
+    if tensor.dim() == 0 or len(tensor) % (_SCALES * _RATIOS):
         raise ValueError(
-            f"RetinaNet's {module} has {tensor.shape[0]} channels, which are not "
+            f"RetinaNet's {module} has shape {list(tensor.shape)}, whose channels are not "
             f"{_SCALES} scales x {_RATIOS} ratios of anchors"
         )
     grouped = tensor.reshape(*order, -1, *tensor.shape[1:])

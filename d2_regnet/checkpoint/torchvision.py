@@ -1,4 +1,4 @@
-"""torchvision's RegNets, SWAG's included.
+"""torchvision's RegNets, SWAG's included, and its ResNets, which are named as MMDetection's are.
 
 Original implementation: https://github.com/pytorch/vision (torchvision/models/regnet.py).
 """
@@ -6,6 +6,7 @@ Original implementation: https://github.com/pytorch/vision (torchvision/models/r
 from collections.abc import Mapping
 from typing import Any
 
+from d2_regnet.checkpoint import mmdet
 from d2_regnet.checkpoint.backbone import Mapped, Naming, State, map_body
 
 naming = Naming(
@@ -27,12 +28,18 @@ naming = Naming(
 
 
 def matches(state: State) -> bool:
-    """Whether the names are those of torchvision's RegNets."""
-    return any(
-        name.startswith(("stem.0.", "trunk_output.block1.block1-0.f.c.0.")) for name in state
-    )
+    """Whether the names are those of torchvision's RegNets or, with a classifier, ResNets."""
+    regnet = ("stem.0.", "trunk_output.block1.block1-0.f.c.0.")
+    return any(name.startswith(regnet) for name in state) or _is_resnet(state)
 
 
 def convert(state: State, meta: Mapping[str, Any]) -> Mapped:
     """An ImageNet classifier's body, for Detectron2."""
+    if _is_resnet(state):
+        return mmdet.convert(state, {})
     return map_body(state, naming, "RGB", {r"fc\.": "classifier head"})
+
+
+def _is_resnet(state: State) -> bool:
+    stem = state.get("conv1.weight")
+    return stem is not None and stem.shape[2:] == (7, 7) and "fc.weight" in state
