@@ -126,13 +126,19 @@ def get_local_path(name: str, *, force: bool = False) -> str:
             _make_writable(folder)
             with file_lock(converted):
                 if force or not os.path.isfile(converted):  # or another process was faster
-                    source = published.source
-                    # pycls publishes no hash: that the arch is right is checked instead
-                    arch = published.name if source == "pycls" else None
-                    convert(original, converted, source=source, arch=arch, overwrite=True)
+                    convert(original, converted, overwrite=True, **_expected(published))
     except ValueError as err:
         raise ValueError(f"{published}: {err}; replace or remove {original}") from err
     return converted
+
+
+def _expected(published: Published) -> dict[str, str]:
+    """What `convert` must find in a file of this name, so that it refuses any other."""
+    if published.source == "pycls":  # which publishes no hash
+        return {"source": "pycls", "arch": published.name}
+    if published.name.startswith("resnet"):  # MMDetection took its names from torchvision's
+        return {"source": "mmdet"}
+    return {"source": published.source}
 
 
 def _at_hand(published: Published, force: bool) -> str | None:

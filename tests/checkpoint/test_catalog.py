@@ -17,15 +17,16 @@ import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import get_cfg
+from detectron2.config import get_cfg, instantiate
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 from pycls.models.anynet import AnyNet
-from torchvision.models import get_model_weights, list_models
+from torchvision.models import get_model_weights, list_models, resnet50
 
-from d2_regnet import add_regnet_config, build_regnet, get_arch
-from d2_regnet.checkpoint import catalog
+from d2_regnet import add_regnet_config, build_regnet, get_arch, model_zoo
+from d2_regnet.checkpoint import catalog, mmdet
+from d2_regnet.modeling.resnet import build_resnet
 
 NAME = "regnet://pycls/RegNetX-200MF"
 URL = "https://dl.fbaipublicfiles.com/pycls/dds_baselines/160905981/RegNetX-200MF_dds_8gpu.pyth"
@@ -362,6 +363,14 @@ def test_several_processes_download_once(online, published, cache):
     assert files(cache) == [os.path.relpath(path, cache), PATH]
 
 
+def test_detectron2s_own_weights_are_used_as_they_are(mirror, cache):
+    file = mirror / "model_final_b7fbab.pkl"
+    file.write_bytes(b"anything")
+    name = "regnet://detectron2/mask_rcnn_regnetx_4.0gf_fpn_lsj_100ep"
+    assert PathManager.get_local_path(name) == str(file)
+    assert files(cache) == []
+
+
 # What goes wrong, in one line
 
 
@@ -529,3 +538,29 @@ def test_default_predictor(mirror, published, cfg):
     assert_body(predictor.model, published)
     picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     assert predictor(picture)["instances"].image_size == (64, 96)
+
+
+def test_a_row_of_the_model_zoo(mirror, monkeypatch):
+    """A trained detector of MMDetection's, by the address that the model zoo gives."""
+    row = "mask_rcnn_regnetx_400mf_fpn_3x"
+    torch.manual_seed(0)
+    trained = instantiate(model_zoo.get_config(row).model).state_dict()
+    file = mirror / "mask_rcnn_regnetx-400MF_fpn_mstrain-poly_3x_coco_20210601_235443-8aac57a4.pth"
+    torch.save({"state_dict": mmdet.from_detectron2(trained)}, file)
+    monkeypatch.setattr(catalog.Published, "sha256", "")  # these weights are not the published
+    loaded = model_zoo.get(row, trained=True, device="cpu").state_dict()
+    for name, tensor in trained.items():
+        assert torch.equal(loaded[name], tensor), name
+
+
+def test_the_baselines_bodies(mirror, monkeypatch):
+    original = resnet50()
+    torch.save(original.state_dict(), mirror / "resnet50-0676ba61.pth")
+    monkeypatch.setattr(catalog.Published, "sha256", "")
+    converted = weights(PathManager.get_local_path("regnet://torchvision/resnet50.IMAGENET1K_V1"))
+    body = build_resnet(50, out_features=["res5"])
+    body.load_state_dict(converted)
+    picture = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = torch.nn.Sequential(*list(original.eval().children())[:-2])(picture)
+        assert torch.allclose(body.eval()(picture)["res5"], expected, rtol=1e-4, atol=1e-5)
