@@ -2,7 +2,9 @@
 
 import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import pytest
@@ -51,3 +53,39 @@ def seed():
 
     set_seed(0)
     return set_seed
+
+
+@pytest.fixture(scope="session")
+def settings_of():
+    """What a model computes, but for its weights: ``settings_of(model)`` is comparable with ``==``.
+
+    Of every module its type and attributes; of every parameter its shape and whether it is trained.
+    """
+
+    def plain(value):
+        if isinstance(value, torch.Tensor):
+            return tuple(value.shape) if value.is_meta else value.tolist()
+        if isinstance(value, torch.nn.Module):
+            return type(value).__name__
+        if isinstance(value, dict):
+            return {str(key): plain(each) for key, each in value.items()}
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return [plain(each) for each in value]
+        if isinstance(value, (set, frozenset)):
+            return sorted(value)
+        if hasattr(value, "__dict__") and not isinstance(value, (type, FunctionType)):
+            return type(value).__name__, plain(vars(value))
+        return getattr(value, "__qualname__", value)
+
+    def settings(model):
+        result = {}
+        for name, module in model.named_modules():
+            own = {k: plain(v) for k, v in vars(module).items() if k not in vars(torch.nn.Module())}
+            result[name] = (type(module).__qualname__, own)
+        for name, parameter in model.named_parameters():
+            result[name] = (tuple(parameter.shape), parameter.requires_grad)
+        for name, buffer in model.named_buffers():
+            result[name] = plain(buffer)
+        return result
+
+    return settings
