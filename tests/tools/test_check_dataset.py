@@ -1,0 +1,173 @@
+"""The data set checker's command line: what it prints, writes, refuses and returns."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from detectron2.structures import BoxMode
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def tool(root):
+    """tools/check_dataset.py as a module; tools/ is no package."""
+    path = root / "tools" / "check_dataset.py"
+    spec = importlib.util.spec_from_file_location("check_dataset", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A COCO file and its images: (path, folder, content); one box is empty."""
+    box = dict(image_id=1, category_id=1, iscrowd=0, area=25.0)
+    content = dict(
+        images=[dict(id=i, file_name=f"{i}.png", width=20, height=20) for i in (1, 2)],
+        categories=[dict(id=1, name="cat")],
+        annotations=[
+            box | dict(id=1, bbox=[1, 1, 5, 5]),
+            box | dict(id=2, bbox=[1, 1, 0, 5]),
+        ],
+    )
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in (1, 2):
+        Image.fromarray(np.full((20, 20, 3), i, np.uint8)).save(folder / f"{i}.png")
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(content))
+    return path, folder, content
+
+
+@pytest.fixture
+def registered(dataset):
+    name = "checked_by_test"
+    register_coco_instances(name, {}, str(dataset[0]), str(dataset[1]))
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def test_prints_what_is_found(tool, dataset, capsys):
+    path, folder, _ = dataset
+    (folder / "2.png").unlink()
+    assert tool.main(["--json", str(path), "--images", str(folder)]) == 1
+    out = capsys.readouterr().out
+    assert "2 images, 2 annotations: 1 error(s), 1 warning(s), 1 note(s)" in out
+    assert "missing image" in out and "there is no" in out and "2.png" in out
+    assert "empty box" in out and "annotation 2 of image 1: bbox [1, 1, 0, 5]" in out
+    assert "image without annotations" in out
+
+
+def test_writes_a_cleaned_file(tool, dataset, capsys):
+    path, folder, content = dataset
+    before = path.read_bytes()
+    new = path.with_name("new.json")
+    assert tool.main(["--json", str(path), "--images", str(folder), "--fix-to", str(new)]) == 1
+    assert json.loads(new.read_text()) == content | {"annotations": content["annotations"][:1]}
+    assert path.read_bytes() == before
+    assert new.stat().st_mode & 0o777 == 0o644
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        "annotations.json",
+        "images",
+        "new.json",
+    ]
+    assert tool.main(["--json", str(new), "--images", str(folder)]) == 0
+    assert "0 error(s), 0 warning(s), 1 note(s)" in capsys.readouterr().out
+
+
+def test_limits_the_examples(tool, dataset, capsys):
+    path, folder, content = dataset
+    empty = content["annotations"][1]
+    content["annotations"] += [empty | {"id": i} for i in range(3, 50)]
+    path.write_text(json.dumps(content))
+    tool.main(["--json", str(path), "--images", str(folder), "--examples", "2"])
+    out = capsys.readouterr().out
+    assert out.count("bbox [1, 1, 0, 5]") == 2 and " 48 " in out
+
+
+def test_decodes(tool, dataset, capsys):
+    path, folder, _ = dataset
+    picture = folder / "1.png"
+    picture.write_bytes(picture.read_bytes()[:50])
+    arguments = ["--json", str(path), "--images", str(folder)]
+    tool.main(arguments)
+    assert "unreadable" not in capsys.readouterr().out
+    tool.main([*arguments, "--decode"])
+    assert "unreadable image" in capsys.readouterr().out
+
+
+def test_registered_data_sets(tool, registered, capsys):
+    assert tool.main(["--dataset", registered]) == 1
+    assert f"{registered}: 2 images" in capsys.readouterr().out
+
+
+def test_a_data_set_that_is_no_coco_file(tool, dataset, capsys):
+    _, folder, _ = dataset
+    good = dict(bbox=[1, 1, 6, 6], bbox_mode=BoxMode.XYXY_ABS, category_id=0)
+    record = dict(file_name=str(folder / "1.png"), width=20, height=20, image_id="one")
+    bad = good | {"bbox": [30, 30, 40, 40]}
+    DatasetCatalog.register("dicts", lambda: [record | {"annotations": [good, bad]}])
+    MetadataCatalog.get("dicts").thing_classes = ["cat"]
+    try:
+        assert tool.main(["--dataset", "dicts"]) == 1
+        assert "box outside" in capsys.readouterr().out
+        with pytest.raises(SystemExit, match="2"):
+            tool.main(["--dataset", "dicts", "--fix-to", str(folder / "new.json")])
+        assert "not in a COCO file" in capsys.readouterr().err
+    finally:
+        DatasetCatalog.remove("dicts")
+        MetadataCatalog.remove("dicts")
+
+
+def test_configs(tool, registered, tmp_path, capsys):
+    config = tmp_path / "config.py"
+    config.write_text(
+        "dataloader = dict(train=dict(dataset=dict(names='shapes_val')),"
+        f"test=dict(dataset=dict(names=['{registered}'])))\n"
+    )
+    assert tool.main(["--config-file", str(config), "dataloader.train.dataset.names=[]"]) == 1
+    assert capsys.readouterr().out.startswith(f"{registered}: 2 images")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--json", "{json}"], "--images"),
+        (["--json", "{json}", "--images", "nowhere"], "no folder nowhere"),
+        (["--json", "nowhere.json", "--images", "{images}"], "nowhere.json"),
+        (["--json", "{images}/1.png", "--images", "{images}"], "is not JSON"),
+        (["--dataset", "shapes_trian"], "shapes_train"),
+        (["--config-file", "nowhere.py"], "nowhere.py"),
+        (["--json", "{json}", "--images", "{images}", "--fix-to", "{json}"], "--overwrite"),
+        (
+            ["--json", "{json}", "--images", "{images}", "--fix-to", "{json}", "--overwrite"],
+            "never changed",
+        ),
+        (["--json", "{json}", "--images", "{images}", "--fix-to", "no/new.json"], "no folder no"),
+        (["--json", "{json}", "--images", "{images}", "--threads", "0"], "--threads"),
+        (["--json", "{json}", "--images", "{images}", "a=b"], "--config-file"),
+    ],
+)
+def test_refuses_bad_input(tool, dataset, capsys, arguments, message):
+    path, folder, _ = dataset
+    before = path.read_bytes()
+    with pytest.raises(SystemExit, match="2"):
+        tool.main([a.format(json=path, images=folder) for a in arguments])
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert path.read_bytes() == before
+
+
+def test_one_file_of_several_data_sets(tool, tmp_path, capsys):
+    config = tmp_path / "config.py"
+    config.write_text(
+        "dataloader = dict(train=dict(dataset=dict(names='shapes_train')),"
+        "test=dict(dataset=dict(names='shapes_val')))\n"
+    )
+    with pytest.raises(SystemExit, match="2"):
+        tool.main(["--config-file", str(config), "--fix-to", str(tmp_path / "new.json")])
+    assert "choose one --dataset of shapes_train, shapes_val" in capsys.readouterr().err
