@@ -1,15 +1,16 @@
 """From a file of any known source to a Detectron2 checkpoint that is right, or a reason why not."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from d2_regnet.archs import arch_name, suggest
 from d2_regnet.checkpoint import mmdet, pycls, timm, torchvision, vissl
-from d2_regnet.checkpoint.backbone import Mapped
-from d2_regnet.checkpoint.reading import Checkpoint, read
+from d2_regnet.checkpoint.backbone import Mapped, State
+from d2_regnet.checkpoint.reading import read
 from d2_regnet.checkpoint.writing import check_destination, write
 
 # A source is a module with `matches(state)` and `convert(state, meta)`.
@@ -50,13 +51,16 @@ class Report:
     dst: str
 
     def __str__(self) -> str:
-        reasons = sorted(set(self.dropped.values()))
-        counts = [f"{list(self.dropped.values()).count(reason)} {reason}" for reason in reasons]
-        return (
+        lines = [
             f"{self.dst}: {self.arch} from {self.source}, {len(self.mapped)} tensors mapped, "
-            f"{len(self.dropped)} dropped ({', '.join(counts) or 'none'}); {self.input_format}, "
-            f"mean {list(self.pixel_mean)}, std {list(self.pixel_std)}"
-        )
+            f"{len(self.dropped)} dropped",
+            f"pictures: {self.input_format}, mean {list(self.pixel_mean)}, "
+            f"std {list(self.pixel_std)}",
+        ]
+        for reason in sorted(set(self.dropped.values())):
+            names = [name for name, why in self.dropped.items() if why == reason]
+            lines.append(f"dropped {len(names)} ({reason}): {_some(names)}")
+        return "\n".join(lines)
 
 
 def convert(
@@ -86,20 +90,18 @@ def convert(
             written.
         OSError: `dst` cannot be written; it is left as it was.
     """
-    if input_format not in (None, *INPUT_FORMATS):
-        raise ValueError(f"input format {input_format!r} is not one of {', '.join(INPUT_FORMATS)}")
-    if source is not None and source not in SOURCES:
-        raise ValueError(f"unknown source {source!r}: {suggest(source, SOURCES)}")
     check_destination(src, dst, overwrite)
     checkpoint = read(src)
     try:
-        source = _source(checkpoint, source)
-        mapped = SOURCES[source].convert(checkpoint.state, checkpoint.meta)
-        _check_arch(mapped, arch)
-        _check(checkpoint.state, mapped)
+        source, mapped = convert_state(
+            checkpoint.state,
+            checkpoint.meta,
+            source=source,
+            arch=arch,
+            input_format=input_format,
+        )
     except ValueError as error:
         raise ValueError(f"{checkpoint.path}: {error}") from error
-    mapped = with_input_format(mapped, input_format or mapped.input_format)
     report = Report(
         source,
         mapped.arch,
@@ -125,6 +127,37 @@ def convert(
     return report
 
 
+def convert_state(
+    state: State,
+    meta: Mapping[str, Any] | None = None,
+    *,
+    source: str | None = None,
+    arch: str | None = None,
+    input_format: str | None = None,
+) -> tuple[str, Mapped]:
+    """Converts a state dict: `convert` without the files.
+
+    Args:
+        state: the source's names and tensors.
+        meta: what lay beside them in their file, see `reading.Checkpoint`.
+        source, arch, input_format: as in `convert`.
+
+    Returns:
+        The name of the source, and what was made of it, checked against the real model.
+
+    Raises:
+        ValueError: as `convert`.
+    """
+    if input_format not in (None, *INPUT_FORMATS):
+        raise ValueError(f"input format {input_format!r} is not one of {', '.join(INPUT_FORMATS)}")
+    meta = meta or {}
+    source = _source(state, meta, source)
+    mapped = SOURCES[source].convert(state, meta)
+    _check_arch(mapped, arch)
+    _check(state, mapped)
+    return source, with_input_format(mapped, input_format or mapped.input_format)
+
+
 def with_input_format(mapped: Mapped, input_format: str) -> Mapped:
     """The same features of the same picture, whose channels are given in another order."""
     if input_format == mapped.input_format:
@@ -140,11 +173,10 @@ def with_input_format(mapped: Mapped, input_format: str) -> Mapped:
     )
 
 
-def _source(checkpoint: Checkpoint, wanted: str | None) -> str:
-    state = checkpoint.state
-    if "source_sha256" in checkpoint.meta or any(
-        k.startswith("backbone.bottom_up.") for k in state
-    ):
+def _source(state: State, meta: Mapping[str, Any], wanted: str | None) -> str:
+    if wanted is not None and wanted not in SOURCES:
+        raise ValueError(f"unknown source {wanted!r}: {suggest(wanted, SOURCES)}")
+    if "source_sha256" in meta or any(name.startswith("backbone.bottom_up.") for name in state):
         raise ValueError("is a Detectron2 checkpoint already: load it as it is")
     found = [name for name, source in SOURCES.items() if source.matches(state)]
     if wanted in found:
@@ -171,20 +203,21 @@ def _check_arch(mapped: Mapped, wanted: str | None) -> None:
         )
 
 
-def _check(state: Mapping[str, torch.Tensor], mapped: Mapped) -> None:
+def _check(state: State, mapped: Mapped) -> None:
     """That every tensor is accounted for, and that the result fits the model and is sound.
 
     Raises:
         ValueError: on the first thing that is wrong, naming the tensors.
     """
-    of = f"for {mapped.arch}"
     if missing := [name for name in mapped.shapes if name not in mapped.state]:
-        raise ValueError(f"lacks {len(missing)} tensors {of}: {_some(missing)}")
+        raise ValueError(f"lacks tensors of {mapped.arch} ({len(missing)}): {_some(missing)}")
     if extra := [n for n in state if n not in mapped.mapped and n not in mapped.dropped]:
-        raise ValueError(f"has {len(extra)} tensors that have no place {of}: {_some(extra)}")
+        raise ValueError(f"has tensors that {mapped.arch} has not ({len(extra)}): {_some(extra)}")
     for name, shape in mapped.shapes.items():
         if (found := tuple(mapped.state[name].shape)) != shape:
-            raise ValueError(f"{name} has shape {list(found)}, {of} it must be {list(shape)}")
+            raise ValueError(
+                f"{name} has shape {list(found)}; in {mapped.arch} it is {list(shape)}"
+            )
     for name, tensor in mapped.state.items():
         if tensor.dtype != torch.float32:
             dtype = str(tensor.dtype).removeprefix("torch.")
@@ -195,6 +228,10 @@ def _check(state: Mapping[str, torch.Tensor], mapped: Mapped) -> None:
             raise ValueError(f"{name} has negative variances")
 
 
-def _some(names) -> str:
+def _some(names: Iterable[str]) -> str:
+    """The first of many names, which may be anything, for a message of one line."""
     names = list(names)
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    shown = [
+        name if name.isprintable() and len(name) < 100 else ascii(name)[:100] for name in names[:3]
+    ]
+    return ", ".join(shown) + (", ..." if len(names) > 3 else "")

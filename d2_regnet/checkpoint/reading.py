@@ -67,19 +67,23 @@ def read(path: str | os.PathLike) -> Checkpoint:
             content, meta = _open(path)
         state, rest = _unwrap(content)
         state = _tensors(state)
+        if not state:
+            raise _Refused("holds no tensors")
         _refuse_foreign_prefix(state)
         dropped = dict.fromkeys(_tensors(rest), "no part of the model")
+    except _Refused as error:
+        raise ValueError(f"{path}: {error}") from error
     except MemoryError as error:
         raise ValueError(f"{path}: damaged: asks for more memory than there is") from error
     except Exception as error:  # a damaged pickle can raise anything
-        raise ValueError(f"{path}: {_first_line(error)}") from error
-    meta |= {key: value for key, value in rest.items() if not isinstance(value, torch.Tensor)}
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ValueError(f"{path}: damaged or not a checkpoint: {reason}") from error
+    meta |= {k: v for k, v in rest.items() if not isinstance(v, torch.Tensor | _Array)}
     return Checkpoint(path, sha256, state, meta, dropped)
 
 
-def _first_line(error: Exception) -> str:
-    text = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-    return text if isinstance(error, ValueError) else f"damaged or not a checkpoint: {text}"
+class _Refused(ValueError):
+    """A reason that says it all."""
 
 
 # --- containers -----------------------------------------------------------------------------------
@@ -91,7 +95,7 @@ def _open(path: str) -> tuple[Any, dict[str, Any]]:
     with open(path, "rb") as file:
         head = file.read(32)
     if not head:
-        raise ValueError("is an empty file")
+        raise _Refused("is an empty file")
     if head.startswith(b"PK\x03\x04"):
         _check_zip(path, size)
         return _torch_load(path), {}
@@ -104,7 +108,7 @@ def _open(path: str) -> tuple[Any, dict[str, Any]]:
         return _torch_load(path), {}
     if head[:1] == b"\x80":
         return _load_arrays(path), {}
-    raise ValueError("is no checkpoint: neither of torch.save, nor safetensors, nor a pickle")
+    raise _Refused("is no checkpoint: neither of torch.save, nor safetensors, nor a pickle")
 
 
 def _plain(value: str) -> Any:
@@ -125,11 +129,11 @@ def _check_zip(path: str, size: int) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except zipfile.BadZipFile as error:
-        raise ValueError(f"is truncated or damaged ({error})") from error
+        raise _Refused(f"is truncated or damaged ({error})") from error
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise ValueError("is a compressed archive, which torch.save never writes")
+        raise _Refused("is a compressed archive, which torch.save never writes")
     if (total := sum(entry.file_size for entry in entries)) > size:
-        raise ValueError(f"is damaged: declares {total} bytes of content in a file of {size}")
+        raise _Refused(f"is damaged: declares {total} bytes of content in a file of {size}")
 
 
 class _Inert:
@@ -172,7 +176,7 @@ def _torch_load(path: str) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if found := re.search(r"GLOBAL (\S+)", str(error)):
-            raise ValueError(f"refused: the file asks to run {found[1].rstrip('.')}") from error
+            raise _Refused(f"refused: the file asks to run {found[1].rstrip('.')}") from error
         raise
 
 
@@ -187,7 +191,7 @@ def _load_arrays(path: str) -> Any:
     opcodes = [(op.name, arg) for op, arg, _ in pickletools.genops(data)]
     for name, arg in opcodes:
         if name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= arg <= len(opcodes):
-            raise ValueError("is a damaged pickle")
+            raise _Refused("is damaged")
     return _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
 
 
@@ -198,25 +202,48 @@ class _ArrayUnpickler(pickle.Unpickler):
         try:
             return _ARRAY_GLOBALS[module.replace("numpy._core", "numpy.core"), name]
         except KeyError:
-            raise ValueError(
+            raise _Refused(
                 f"refused: the file asks to run {module}.{name}; only arrays are admitted"
             ) from None
 
 
-def _dtype(code: str, *_) -> np.dtype:
-    if not re.fullmatch(r"[<>=|]?[biuf]\d", str(code)):
-        raise ValueError(f"refused: an array of type {code!r}; only numbers are admitted")
-    return np.dtype(code, copy=True)
+class _Dtype:
+    """What a pickle says of a type of number."""
+
+    def __init__(self, code: str, *_):
+        if not re.fullmatch(r"[<>=|]?[biuf]\d", str(code)):
+            raise _Refused(f"refused: an array of type {code!r}; only numbers are admitted")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple):
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """What a pickle says of an array. numpy's own would trust it."""
+
+    def __init__(self, *_):
+        self.array = np.zeros(0)
+
+    def __setstate__(self, state: tuple):
+        _, shape, dtype, is_fortran, data = state
+        data = data.encode("latin1") if isinstance(data, str) else data
+        order = "F" if is_fortran else "C"
+        self.array = np.frombuffer(data, dtype.dtype).reshape(shape, order=order)
+
+
+def _from_buffer(data, dtype: _Dtype, shape: tuple, order: str) -> _Array:
+    array = _Array()
+    array.__setstate__((1, shape, dtype, order == "F", data))
+    return array
 
 
 _ARRAY_GLOBALS = {
-    ("numpy.core.multiarray", "_reconstruct"): lambda *_: np.ndarray((0,), np.int8),
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy.core.multiarray", "scalar"): _Inert,
-    ("numpy.core.numeric", "_frombuffer"): lambda data, dtype, shape, order: np.frombuffer(
-        data, dtype
-    ).reshape(shape, order=order),
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
     ("numpy", "ndarray"): _Inert,
-    ("numpy", "dtype"): _dtype,
+    ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): lambda text, _: text.encode("latin1"),
     ("collections", "OrderedDict"): OrderedDict,
 }
@@ -250,7 +277,7 @@ _FOREIGN_PREFIXES = {
 def _unwrap(content: Any) -> tuple[Mapping, dict]:
     """The mapping that holds the model, and everything beside it."""
     if not isinstance(content, Mapping):
-        raise ValueError(f"holds a {type(content).__name__} and no state dict")
+        raise _Refused(f"holds a {type(content).__name__} and no state dict")
     for keys in _WRAPPERS:
         inner, rest = content, {}
         for key in keys:
@@ -260,9 +287,9 @@ def _unwrap(content: Any) -> tuple[Mapping, dict]:
             inner = inner[key]
         else:
             return inner, rest
-    if not any(isinstance(value, torch.Tensor | np.ndarray) for value in content.values()):
+    if not any(isinstance(value, torch.Tensor | _Array) for value in content.values()):
         keys = ", ".join(map(str, list(content)[:5])) or "nothing"
-        raise ValueError(f"holds no state dict that is known (it holds {keys})")
+        raise _Refused(f"holds no state dict that is known (it holds {keys})")
     return content, {}
 
 
@@ -271,9 +298,12 @@ def _tensors(value: Any) -> dict[str, torch.Tensor]:
     found, seen = {}, set()
 
     def visit(value: Any, name: str) -> None:
-        if isinstance(value, np.ndarray):
-            value = torch.from_numpy(value.astype(value.dtype.newbyteorder("="), order="C"))
+        if isinstance(value, _Array):
+            native = value.array.dtype.newbyteorder("=")
+            value = torch.from_numpy(value.array.astype(native, order="C"))
         if isinstance(value, torch.Tensor):
+            if value.layout != torch.strided or value.is_meta:
+                raise _Refused(f"{name} holds no plain array of numbers")
             found[name] = value.detach()
         # A pickle may hold a container inside itself, or one inside another many times over.
         elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
@@ -289,4 +319,4 @@ def _tensors(value: Any) -> dict[str, torch.Tensor]:
 def _refuse_foreign_prefix(state: Mapping[str, torch.Tensor]) -> None:
     for prefix, reason in _FOREIGN_PREFIXES.items():
         if state and all(name.startswith(prefix) for name in state):
-            raise ValueError(f"every name begins with {prefix!r}: the model {reason}")
+            raise _Refused(f"every name begins with {prefix!r}: the model {reason}")

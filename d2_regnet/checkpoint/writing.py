@@ -58,7 +58,9 @@ def write(state: State, metadata: Mapping[str, Any], dst: str | os.PathLike) -> 
             os.fsync(file.fileno())
         os.replace(temporary, dst)
     except Exception as error:
-        raise OSError(f"{dst}: could not be written ({error}); nothing was left behind") from error
+        # torch.save hides the reason behind one of its own.
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise OSError(f"{dst}: could not be written ({reason}); nothing was left behind") from error
     finally:
         temporary.unlink(missing_ok=True)
 
