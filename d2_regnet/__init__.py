@@ -1,7 +1,7 @@
 """RegNet for Detectron2: backbones, recipes, converters and tools.
 
-Importing the package registers its backbone builders with Detectron2, and touches no file and no
-network.
+Importing the package registers its backbone builders and ``regnet://`` paths with Detectron2, and
+touches no file and no network.
 """
 
 try:
@@ -14,6 +14,7 @@ except ImportError as error:
         "`make setup` in a checkout of d2_regnet."
     ) from error
 
+from d2_regnet import paths  # noqa: F401  registers regnet://
 from d2_regnet.archs import RegNetArch, get_arch, list_archs
 from d2_regnet.config import add_regnet_config
 from d2_regnet.modeling import build_regnet

@@ -23,17 +23,16 @@ import json
 import os
 import re
 from importlib import resources
-from typing import IO, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from detectron2.utils.file_io import PathManager
-from iopath.common.file_io import PathHandler, file_lock, get_cache_dir
+from iopath.common.file_io import file_lock, get_cache_dir
 
 from d2_regnet.archs import arch_name, suggest
 from d2_regnet.checkpoint.convert import convert
 from d2_regnet.checkpoint.download import download, verify
+from d2_regnet.paths import PREFIX
 
-PREFIX = "regnet://"
 MIRROR = "D2_REGNET_MIRROR"
 
 
@@ -305,36 +304,3 @@ def _find(name: str) -> Published:
     except KeyError:
         known = [each.name for each in published.values()]
         raise ValueError(f"unknown weights {name!r}: {suggest(rest, known)}") from None
-
-
-class RegNetHandler(PathHandler):
-    """Resolves ``regnet://`` to local files, read-only."""
-
-    def _get_supported_prefixes(self) -> list[str]:
-        return [PREFIX]
-
-    def _get_local_path(self, path: str, force: bool = False, **kwargs) -> str:
-        self._check_kwargs(kwargs)
-        return get_local_path(path, force=force)
-
-    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs) -> IO:
-        self._check_kwargs(kwargs)
-        if mode not in ("r", "rb"):
-            raise ValueError(f"{path} can only be read, not opened in mode {mode!r}")
-        return open(get_local_path(path), mode, buffering)
-
-    def _exists(self, path: str, **kwargs) -> bool:
-        self._check_kwargs(kwargs)
-        try:
-            return bool(_find(path))
-        except ValueError:
-            return False
-
-    _isfile = _exists
-
-    def _isdir(self, path: str, **kwargs) -> bool:
-        self._check_kwargs(kwargs)
-        return False
-
-
-PathManager.register_handler(RegNetHandler(), allow_override=True)
