@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 from iopath.common.file_io import file_lock, get_cache_dir
 
+import d2_regnet
 from d2_regnet.archs import arch_name, suggest
 from d2_regnet.checkpoint.convert import convert
 from d2_regnet.checkpoint.download import download, verify
@@ -213,7 +214,7 @@ def _make_writable(folder: str) -> None:
 @functools.cache
 def _converter() -> str:
     """The version of the converter: a digest of its code, which nobody can forget to raise."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(d2_regnet.__version__.encode())
     for file in sorted(resources.files(__package__).iterdir(), key=lambda file: file.name):
         if file.name.endswith(".py"):
             digest.update(file.read_bytes())
