@@ -69,11 +69,7 @@ def _settings(cfg: DictConfig) -> dict:
             "PIXEL_STD": _get(model, "pixel_std"),
             "MASK_ON": train_mapper.use_instance_mask,
             **_backbone(model.backbone, is_retinanet),
-            "ANCHOR_GENERATOR": _anchors(
-                model.anchor_generator
-                if is_retinanet
-                else model.proposal_generator.anchor_generator
-            ),
+            "ANCHOR_GENERATOR": _anchors(model if is_retinanet else model.proposal_generator),
             **heads,
         },
         "INPUT": {
