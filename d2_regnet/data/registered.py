@@ -109,22 +109,19 @@ def check_before_training(cfg: DictConfig, *, eval_only: bool = False) -> None:
 
     Raises:
         ValueError: naming the data set, the number of errors and an example: annotations that
-            would stop the training, pictures of which none can be used, nothing to train on, or
-            other numbers of classes than the model's.
+            would stop the training, pictures of which none can be used, nothing to train on,
+            masks that are missing or of the wrong kind, or more or fewer classes than the model's.
         FileNotFoundError: a data set's JSON file does not exist.
     """
     names = dataset_names(cfg)
-
     for part in ("test",) if eval_only else ("train", "test"):
         for name in names[part]:
             coco, folder, _ = load_registered(name)
-            findings = check_annotations(coco)
-            _report(name, findings)
+            _report(name, check_annotations(coco))
             _check_some_pictures(name, coco["images"], folder)
-            if part == "train" and all(a["iscrowd"] for a in coco["annotations"]):
-                raise ValueError(f"data set {name} has no annotations, so nothing to train on")
-
             _check_classes(cfg, name, len(coco["categories"]), part)
+            if part == "train":
+                _check_targets(cfg, name, coco["annotations"])
 
 
 def _report(name: str, findings: list[Finding]) -> None:
@@ -168,3 +165,24 @@ def _check_classes(cfg: DictConfig, name: str, classes: int, part: str) -> None:
                 f"set {key}={classes}"
             )
         logger.warning("data set %s has %d classes, %s is %d", name, classes, key, expected)
+
+
+def _check_targets(cfg: DictConfig, name: str, annotations: list[dict]) -> None:
+    """That there is something to learn from, and that it has the masks that the mapper expects."""
+    masks = [a.get("segmentation") for a in annotations if not a.get("iscrowd")]
+    mapper = OmegaConf.select(cfg, "dataloader.train.mapper") or {}
+    if not masks:
+        raise ValueError(f"data set {name} has no annotations, so nothing to train on")
+    if mapper.get("use_instance_mask") and not all(masks):
+        raise ValueError(
+            f"data set {name} has no masks: train a detector without them, such as faster_rcnn"
+        )
+    if (
+        mapper.get("use_instance_mask")
+        and mapper.get("instance_mask_format", "polygon") == "polygon"
+        and any(isinstance(mask, dict) for mask in masks)
+    ):
+        raise ValueError(
+            f"data set {name} has masks as RLE: set "
+            "dataloader.train.mapper.instance_mask_format=bitmask"
+        )
