@@ -21,7 +21,7 @@ from d2_regnet.archs import suggest
 from d2_regnet.checkpoint import catalog  # noqa: F401  teaches PathManager regnet://
 from d2_regnet.checkpoint import read as read_checkpoint
 
-from .config import parameters
+from .config import nearest, parameters
 
 _TO_TRAIN = ("model", "optimizer", "lr_multiplier", "dataloader.train")
 _TO_EVALUATE = ("model", "dataloader.test")
@@ -207,7 +207,7 @@ def _check_datasets(dataloader: DictConfig) -> None:
         if name not in DatasetCatalog:
             raise ValueError(
                 f"{key}: the data set {name!r} is not registered; "
-                f"{suggest(name, DatasetCatalog.list())}"
+                f"{nearest(name, DatasetCatalog.list())}"
             )
         _check_files(name)
 

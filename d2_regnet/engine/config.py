@@ -4,7 +4,7 @@ import importlib.resources
 import inspect
 import os
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from detectron2.config import LazyConfig
 from detectron2.utils.registry import locate
@@ -89,8 +89,7 @@ def find_config(path_or_name: str) -> str:
     folder = os.path.dirname(path_or_name)
     if path_or_name.endswith((".py", ".yaml", ".yml")) or folder:
         here = sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
-        configs = [name for name in here if name.endswith(".py")]
-        hint = suggest(os.path.basename(path_or_name), configs) if configs else "no configs there"
+        hint = nearest(os.path.basename(path_or_name), [f for f in here if f.endswith(".py")])
         raise FileNotFoundError(f"config file {path_or_name} does not exist: {hint}")
     if model_zoo.canonical_name(path_or_name) not in model_zoo.rows():
         return ""
@@ -153,7 +152,7 @@ def _check_key(cfg: DictConfig, key: str, value, added: bool) -> None:
             if part not in node.keys():  # noqa: SIM118  `in node` is False for a missing value
                 if added or _takes(node, part):
                     return
-                raise ValueError(f"unknown key {key}: {_nearest(cfg, key, where)}")
+                raise ValueError(f"unknown key {key}: {_what_was_meant(cfg, key, where)}")
             node = _child(node, part)
         elif node is None and where in _OPTIONAL_GROUPS:
             if part not in _OPTIONAL_GROUPS[where]:
@@ -183,6 +182,14 @@ def _child(node: DictConfig, key: str):
         return node.get(key)
     except OmegaConfBaseException:
         return None
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """`suggest`, but of many unlike names only their number."""
+    hint = suggest(name, known)
+    if hint.startswith("the nearest") or 0 < len(known) <= 10:
+        return hint
+    return f"there are {len(known)} there, none like it"
 
 
 def _names(node: DictConfig) -> str:
@@ -243,7 +250,7 @@ def _keys(node, prefix: str = "") -> Iterator[str]:
         yield from _keys(child, f"{prefix}{name}.")
 
 
-def _nearest(cfg: DictConfig, key: str, where: str) -> str:
+def _what_was_meant(cfg: DictConfig, key: str, where: str) -> str:
     """What the user may have meant: a key of the same last name elsewhere, or one like it."""
     known = list(_keys(cfg))
     last = key.rpartition(".")[2]

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import time
+from typing import TextIO
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import HookBase
@@ -27,8 +28,9 @@ class Interrupted(KeyboardInterrupt):
 class StopOnSignal(HookBase):
     """At SIGINT or SIGTERM: finishes the step, writes a checkpoint, raises `Interrupted`.
 
-    A second signal has its usual effect, at once. All processes stop after the same step. Outside
-    the main thread, where Python cannot handle signals, it does nothing.
+    What takes long between two steps, an evaluation, calls `check` now and then to be stopped as
+    well. A second signal has its usual effect, at once. All processes stop after the same step.
+    Outside the main thread, where Python cannot handle signals, the hook does nothing.
 
     Place it after the other hooks, so that they have seen the step, but before `PeriodicWriter`,
     which writes at the end anyhow and cannot write the same step twice.
@@ -56,7 +58,7 @@ class StopOnSignal(HookBase):
         self._caught = signum
         self._restore()
         logging.getLogger(__name__).warning(
-            "%s: stopping after this step; once more stops at once", signal.Signals(signum).name
+            "%s: stopping after this step (once more: at once)", signal.Signals(signum).name
         )
 
     def _restore(self):
@@ -65,10 +67,19 @@ class StopOnSignal(HookBase):
 
     def after_step(self):
         signum = max(comm.all_gather(self._caught))
-        last = self.trainer.iter + 1 == self.trainer.max_iter
-        if signum and not last:
-            self._checkpointer.save(f"model_{self.trainer.iter:07d}", iteration=self.trainer.iter)
-            raise Interrupted(signum)
+        if signum and self.trainer.iter + 1 < self.trainer.max_iter:
+            self._stop(signum)
+
+    def check(self):
+        """Stops between two steps, if a signal has come; of several processes, none stops alone."""
+        if self._caught and comm.get_world_size() == 1:
+            self._stop(self._caught)
+
+    def _stop(self, signum: int):
+        step = self.trainer.iter
+        if step < self.trainer.max_iter:  # after the last, the final checkpoint is there
+            self._checkpointer.save(f"model_{step:07d}", iteration=step)
+        raise Interrupted(signum)
 
     def after_train(self):
         self._restore()
@@ -77,8 +88,14 @@ class StopOnSignal(HookBase):
 class ProgressLine(HookBase):
     """Prints one short line every `period` steps: step, loss, learning rate, speed, time left."""
 
-    def __init__(self, period: int = 20):
+    def __init__(self, period: int = 20, stream: TextIO | None = None):
+        """
+        Args:
+            period: in steps.
+            stream: where to print; by default what is `sys.stdout` at the time.
+        """
         self._period = period
+        self._stream = stream
 
     def before_train(self):
         self._start = time.perf_counter()
@@ -94,5 +111,6 @@ class ProgressLine(HookBase):
             f"step {done}/{total}  loss {storage.history('total_loss').median(20):.3f}  "
             f"lr {storage.history('lr').latest():.2g}  {pace:.2f} s/step  "
             f"{left // 60}:{left % 60:02d} left",
+            file=self._stream,
             flush=True,
         )

@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 
 import torch
@@ -180,11 +180,12 @@ def run_training(cfg: DictConfig, *, resume: bool = False, hooks: Iterable[HookB
         precision=amp_dtype(train.amp, device.type),
     )
     checkpointer = Checkpointer(ddp, train.output_dir, trainer=trainer)
+    stop = StopOnSignal(checkpointer)
     results = OrderedDict()
 
     def test():
         results.clear()
-        results.update(run_evaluation(cfg, model))
+        results.update(run_evaluation(cfg, model, before_inference=stop.check))
         return results
 
     main = comm.is_main_process()
@@ -195,7 +196,7 @@ def run_training(cfg: DictConfig, *, resume: bool = False, hooks: Iterable[HookB
             PeriodicCheckpointer(checkpointer, **train.checkpointer) if main else None,
             EvalHook(train.eval_period, test),
             *hooks,
-            StopOnSignal(checkpointer),
+            stop,
             PeriodicWriter(default_writers(train.output_dir, train.max_iter), train.log_period)
             if main
             else None,
@@ -219,9 +220,13 @@ def _start(cfg: DictConfig, trainer: Trainer, checkpointer: Checkpointer, resume
 
 
 def run_evaluation(
-    cfg: DictConfig, model: torch.nn.Module | None = None, *, resume: bool = False
+    cfg: DictConfig,
+    model: torch.nn.Module | None = None,
+    *,
+    resume: bool = False,
+    before_inference: Callable[[], None] | None = None,
 ) -> dict:
-    """`evaluate` after its checks and inside its logging."""
+    """`evaluate` after its checks and inside its logging; calls back before each batch."""
     if "evaluator" not in cfg.dataloader or cfg.dataloader.evaluator is None:
         logger.warning("The config has no dataloader.evaluator: nothing is evaluated")
         return {}
@@ -230,7 +235,10 @@ def run_evaluation(
         checkpointer = Checkpointer(model, cfg.train.output_dir)
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
     results = inference_on_dataset(
-        model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+        model,
+        instantiate(cfg.dataloader.test),
+        instantiate(cfg.dataloader.evaluator),
+        callbacks={"before_inference": before_inference} if before_inference else None,
     )
     if comm.is_main_process():
         print_csv_format(results)

@@ -70,6 +70,40 @@ def test_a_second_signal_stops_at_once(checkpointer, tmp_path):
     assert loop.steps == 1 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_signal_stops_what_takes_long_between_steps(checkpointer, tmp_path, step):
+    stop = StopOnSignal(checkpointer)
+
+    class Evaluation(HookBase):
+        checked = 0
+
+        def run(self):
+            for picture in range(5):
+                if picture == 3:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                stop.check()
+                self.checked += 1
+
+        def after_step(self):
+            if self.trainer.iter == step == 2:
+                self.run()
+
+        def after_train(self):
+            if self.trainer.iter == self.trainer.max_iter:
+                self.run()
+
+    loop, evaluation = Loop(), Evaluation()
+    loop.register_hooks([evaluation, stop])
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        loop.train(0, 5)
+    assert evaluation.checked == 3
+    # After the last step the final checkpoint has been written, by another hook.
+    names = {2: {"last_checkpoint", "model_0000002.pth"}, 4: set()}
+    assert {path.name for path in tmp_path.iterdir()} == names[step]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_does_nothing_outside_the_main_thread(checkpointer):
     loop = Loop()
     loop.register_hooks([StopOnSignal(checkpointer)])
