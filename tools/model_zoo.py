@@ -156,6 +156,10 @@ def _body_and_schedule(name: str) -> tuple[str, str]:
     return body + "".join(note for note, holds in notes.items() if holds), schedule
 
 
+def _input_format(name: str) -> str:
+    return model_zoo.get_config(name).model.input_format
+
+
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
