@@ -79,8 +79,8 @@ class CascadeMaskROIHeads(CascadeROIHeads):
         del images
         if not self.training:
             return self.forward_with_given_boxes(features, self._detect(features, proposals)), {}
-        proposals = [_marked(each, False) for each in proposals]
-        targets = [_marked(each, True) for each in targets]
+        proposals = [_marked(each, each.proposal_boxes, False) for each in proposals]
+        targets = [_marked(each, each.gt_boxes, True) for each in targets]
         losses = {}
         for stage, weight in enumerate(self.stage_loss_weights):
             # What label_and_sample_proposals matches with.
@@ -147,9 +147,7 @@ class CascadeMaskROIHeads(CascadeROIHeads):
         return refined
 
 
-def _marked(instances, is_target):
+def _marked(instances, boxes, is_target):
     """The instances with a field that tells proposals and, once they are added, objects apart."""
-    fields = instances.get_fields()
-    device = next(iter(fields.values())).device
-    mark = torch.full((len(instances),), is_target, device=device)
-    return Instances(instances.image_size, **fields, is_target=mark)
+    mark = torch.full((len(boxes),), is_target, device=boxes.device)
+    return Instances(instances.image_size, **instances.get_fields(), is_target=mark)
