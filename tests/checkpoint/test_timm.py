@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import timm.data
 import torch
+from safetensors.torch import save_file
 from timm.models.regnet import model_cfgs
 
 from d2_regnet.archs import list_archs
+from d2_regnet.checkpoint import convert, read
 from d2_regnet.checkpoint import timm as source
 from d2_regnet.checkpoint.convert import convert_state
 
@@ -90,3 +92,12 @@ def test_what_is_mapped_comes_back(bodies):
     restored = source.naming.restore(mapped.state)
     assert all(torch.equal(restored.pop(n), state[n]) for n in state if n not in mapped.dropped)
     assert not restored
+
+
+def test_safetensors_as_timm_publishes_them(bodies, tmp_path):
+    model = bodies.built(lambda: regnet("regnetx_002"))
+    save_file(model.state_dict(), tmp_path / "model.safetensors", {"format": "pt"})
+    report = convert(tmp_path / "model.safetensors", tmp_path / "out.pth")
+    assert (report.source, report.arch) == ("timm", "RegNetX-200MF")
+    written = read(tmp_path / "out.pth").state
+    assert torch.equal(written["s2.b1.f.b.weight"], model.s2.b1.conv2.conv.weight)
