@@ -1,0 +1,356 @@
+#!/usr/bin/env python
+"""Trains Mask R-CNN RegNetX-200MF on the built-in shapes, evaluates it and draws what it finds.
+
+From scratch, in minutes, on two CPU cores. After Ctrl-C the same command goes on from there.
+"""
+
+import argparse
+import io
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from contextlib import redirect_stdout
+from pathlib import Path
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")  # torch's and Detectron2's deprecations would hide the progress
+
+import numpy as np
+from detectron2.config import LazyConfig
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.engine import HookBase
+from detectron2.utils.visualizer import Visualizer
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from pycocotools import mask as coco_mask
+
+from d2_regnet.cli import bad_input
+from d2_regnet.data import register_shapes
+from d2_regnet.data.shapes import SPLITS
+from d2_regnet.engine import Interrupted, ProgressLine, load_config, train
+
+CONFIG = Path(__file__).parents[1] / "configs" / "mask_rcnn_regnetx_200mf_fpn_shapes.py"
+METRICS = ("AP", "AP50", "AP75", "APs", "APm")
+TASKS = {"box": "bbox", "mask": "segm"}
+PICTURES = 12  # drawn; always the first ones
+SHOWN_SCORE = 0.5
+ZOOM = 4
+FONT_SIZE = 12
+DPI = 100
+LOSSES = {
+    "total_loss": dict(color="black", linewidth=2),
+    "loss_cls": {},
+    "loss_box_reg": {},
+    "loss_mask": {},
+    "loss_rpn_cls": dict(linestyle="--"),
+    "loss_rpn_loc": dict(linestyle="--"),
+}
+
+
+class Stopwatch(HookBase):
+    """Seconds spent in training steps, over all the parts of an interrupted run."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def before_step(self):
+        self._start = time.perf_counter()
+
+    def after_step(self):
+        self.seconds += time.perf_counter() - self._start
+
+    def state_dict(self):
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state):
+        self.seconds = state["seconds"]
+
+
+class ReportAP(HookBase):
+    """Prints a line after each evaluation, and one before the last."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def after_step(self):
+        if self.trainer.iter + 1 == self.trainer.max_iter:
+            print("Evaluating ...", file=self._stream, flush=True)
+            return
+        latest = self.trainer.storage.latest()
+        found = {name: latest.get(f"{task}/AP", (0, -1)) for name, task in TASKS.items()}
+        if all(step == self.trainer.iter for _, step in found.values()):
+            text = ", ".join(f"{name} AP {value:.1f}" for name, (value, _) in found.items())
+            print(
+                f"evaluated after {self.trainer.iter + 1} steps: {text}",
+                file=self._stream,
+                flush=True,
+            )
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--seed", type=int, default=0, help="of the data, the weights, their order")
+    parser.add_argument("--output", default="output/demo", metavar="FOLDER")
+    parser.add_argument("--steps", type=int, help="of training (default: the config's)")
+    parser.add_argument("--train-images", type=int, default=SPLITS["train"], metavar="N")
+    parser.add_argument("--val-images", type=int, default=SPLITS["val"], metavar="N")
+    parser.add_argument("--restart", action="store_true", help="discard what the folder holds")
+    parser.add_argument("--verbose", action="store_true", help="tracebacks of bad input, too")
+    return parser.parse_args(argv)
+
+
+def configure(args: argparse.Namespace) -> DictConfig:
+    """The demo's config, for the seed, the folder and the sizes asked for."""
+    names = register_shapes(args.seed, {"train": args.train_images, "val": args.val_images})
+    cfg = load_config(str(CONFIG))
+    cfg.dataloader.train.dataset.names, cfg.dataloader.test.dataset.names = names
+    cfg.train.update(seed=args.seed, output_dir=args.output)
+    if args.steps is not None:
+        cfg.train.update(max_iter=args.steps, eval_period=max(1, args.steps // 4))
+    return cfg
+
+
+def identity(cfg: DictConfig) -> dict:
+    """What makes two runs one and the same."""
+    loader = cfg.dataloader
+    return {
+        "seed": cfg.train.seed,
+        "steps": cfg.train.max_iter,
+        "data": (loader.train.dataset.names, loader.test.dataset.names),
+    }
+
+
+def check_folder(cfg: DictConfig, folder: Path) -> None:
+    """Refuses to go on with a run of other settings, which would be neither the one nor the other.
+
+    Raises:
+        ValueError: the folder holds such a run.
+    """
+    file = folder / "config.yaml"
+    if not file.exists():
+        return
+    there, asked = identity(LazyConfig.load(str(file))), identity(cfg)
+    for key in asked:
+        if there[key] != asked[key]:
+            raise ValueError(
+                f"{folder} holds a run with {key} {there[key]}, not {asked[key]}: choose another "
+                "folder with --output (make demo OUTPUT=...), or discard that run with --restart"
+            )
+
+
+def discard(folder: Path) -> None:
+    """Removes what a run would go on from; the rest of its files the next one overwrites."""
+    for pattern in ("summary.json", "config.yaml", "last_checkpoint", "*.pth", "metrics.json"):
+        for file in folder.glob(pattern):
+            file.unlink()
+
+
+def summarize(results: dict, seconds: float, cfg: DictConfig) -> dict:
+    """What summary.json holds: AP from 0 to 100, and how it came about."""
+
+    def number(name, metric):
+        value = results.get(TASKS[name], {}).get(metric, float("nan"))
+        return None if np.isnan(value) else round(value, 2)
+
+    names = cfg.dataloader.test.dataset.names
+    return {
+        # COCOEvaluator calls the AP undefined where nothing at all was found.
+        **{f"{name}_ap": number(name, "AP") or 0.0 for name in TASKS},
+        **{f"{name}_{m.lower()}": number(name, m) for name in TASKS for m in METRICS[1:]},
+        "per_class": {
+            kind: {f"{name}_ap": number(name, f"AP-{kind}") for name in TASKS}
+            for kind in MetadataCatalog.get(names).thing_classes
+        },
+        "train_seconds": round(seconds, 1),
+        "steps": cfg.train.max_iter,
+        "images": len(DatasetCatalog.get(names)),
+        "seed": cfg.train.seed,
+    }
+
+
+def table(summary: dict) -> str:
+    """The final table: COCO's metrics, and the AP of each class, of boxes and of masks."""
+
+    def row(title, cells):
+        return f"  {title:<6}" + "".join(f"{cell:>10}" for cell in cells)
+
+    def shown(value):
+        return "n/a" if value is None else f"{value:.1f}"
+
+    kinds = summary["per_class"]
+    return "\n".join(
+        [
+            row("", METRICS),
+            *[row(n, [shown(summary[f"{n}_{m.lower()}"]) for m in METRICS]) for n in TASKS],
+            "",
+            row("AP", kinds),
+            *[row(n, [shown(kinds[kind][f"{n}_ap"]) for kind in kinds]) for n in TASKS],
+        ]
+    )
+
+
+def draw_instances(image: np.ndarray, instances: list[dict], metadata) -> np.ndarray:
+    """Instances drawn on their picture, both enlarged: uint8 (H, W, 3), RGB.
+
+    Args:
+        image: uint8 (h, w, 3), RGB.
+        instances: each with `category_id` from 0, `bbox` (x, y, width, height), `segmentation`
+            (COCO's compressed RLE), and, if it is a prediction, `score`.
+        metadata: the data set's.
+    """
+    canvas = Visualizer(image.repeat(ZOOM, 0).repeat(ZOOM, 1), metadata)
+    for instance in sorted(instances, key=lambda each: each.get("score", 1.0)):
+        kind = instance["category_id"]
+        colour = tuple(channel / 255 for channel in metadata.thing_colors[kind])
+        mask = coco_mask.decode(instance["segmentation"]).repeat(ZOOM, 0).repeat(ZOOM, 1)
+        canvas.draw_binary_mask(mask, colour, edge_color="white", alpha=0.5, area_threshold=0)
+        x, y, width, height = (ZOOM * value for value in instance["bbox"])
+        canvas.draw_box((x, y, x + width, y + height), edge_color=colour, alpha=1.0)
+        score = f" {instance['score']:.0%}" if "score" in instance else ""
+        canvas.draw_text(
+            metadata.thing_classes[kind] + score,
+            (max(x, 0), max(y, 0)),
+            font_size=FONT_SIZE,
+            color=colour,
+            horizontal_alignment="left",
+        )
+    return canvas.output.get_image()
+
+
+def draw_pictures(cfg: DictConfig, folder: Path) -> None:
+    """Ground truth beside predictions: one file a picture in pictures/, and predictions.png."""
+    name = cfg.dataloader.test.dataset.names
+    metadata = MetadataCatalog.get(name)
+    found = json.loads((folder / "inference" / "coco_instances_results.json").read_text())
+    pairs = []
+    (folder / "pictures").mkdir(exist_ok=True)
+    for record in DatasetCatalog.get(name)[:PICTURES]:
+        predictions = [
+            {**each, "category_id": metadata.thing_dataset_id_to_contiguous_id[each["category_id"]]}
+            for each in found
+            if each["image_id"] == record["image_id"] and each["score"] >= SHOWN_SCORE
+        ]
+        image = read_image(record["file_name"], format="RGB")
+        sides = (record["annotations"], predictions)
+        pairs.append([draw_instances(image, instances, metadata) for instances in sides])
+        file = folder / "pictures" / Path(record["file_name"]).name
+        draw_grid([pairs[-1]], file)
+    draw_grid([a + b for a, b in zip(pairs[0:8:2], pairs[1:8:2])], folder / "predictions.png")
+
+
+def draw_grid(rows: list[list[np.ndarray]], file: Path) -> None:
+    """Rows of pictures, by turns ground truth and prediction, under their titles."""
+    height, width = (max(image.shape[axis] for row in rows for image in row) for axis in (0, 1))
+    shape = (len(rows), len(rows[0]))
+    figure = Figure(figsize=(shape[1] * width / DPI, shape[0] * height / DPI + 0.3), dpi=DPI)
+    axes = figure.subplots(*shape, squeeze=False)
+    for row, cells in zip(rows, axes):
+        for column, (image, cell) in enumerate(zip(row, cells)):
+            cell.imshow(image)
+            cell.axis("off")
+            cell.set_anchor("N")
+            if row is rows[0]:
+                cell.set_title("prediction" if column % 2 else "ground truth", fontsize=11)
+    figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.3 / figure.get_figheight(), 0.03, 0.03)
+    save_figure(figure, file)
+
+
+def draw_curves(folder: Path) -> None:
+    """curves.png: the losses and the AP over the steps, from metrics.json."""
+    lines = (json.loads(line) for line in (folder / "metrics.json").read_text().splitlines())
+    # A run that was killed repeats steps when it goes on; the later line counts.
+    records = [each for _, each in sorted({line["iteration"]: line for line in lines}.items())]
+    figure = Figure(figsize=(11, 4), dpi=DPI, layout="constrained")
+    losses, ap = figure.subplots(1, 2)
+    for key, style in LOSSES.items():
+        points = [(each["iteration"] + 1, each[key]) for each in records if key in each]
+        losses.plot(*zip(*points), label=key.removeprefix("loss_").replace("_", " "), **style)
+    losses.set(xlabel="step", title="Loss", ylim=(0, None))
+    for name, task in TASKS.items():
+        points = [
+            (each["iteration"] + 1, each[f"{task}/AP"]) for each in records if f"{task}/AP" in each
+        ]
+        ap.plot(*zip(*points), marker="o", label=f"{name} AP")
+        ap.annotate(
+            f"{points[-1][1]:.1f}", points[-1], (-6, 6), textcoords="offset points", ha="right"
+        )
+    ap.set(xlabel="step", title="COCO AP on held-out pictures", xlim=(0, None), ylim=(0, None))
+    for panel in (losses, ap):
+        panel.grid(alpha=0.3)
+        panel.legend()
+    save_figure(figure, folder / "curves.png")
+
+
+def save_figure(figure: Figure, file: Path) -> None:
+    partial = file.with_name(file.name + ".partial")
+    figure.savefig(partial, format="png")
+    os.replace(partial, file)
+
+
+def write_summary(summary: dict, file: Path) -> None:
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(json.dumps(summary, indent=2) + "\n")
+    os.replace(partial, file)
+
+
+def report(summary: dict, folder: Path) -> str:
+    return f"""
+COCO AP (0 to 100) on {summary["images"]} held-out pictures, seed {summary["seed"]}:
+
+{table(summary)}
+
+{summary["steps"]} steps of training took {summary["train_seconds"]:.0f} s.
+  {folder}/predictions.png  predictions beside ground truth; more of them in {folder}/pictures
+  {folder}/curves.png       losses and AP over the steps
+  {folder}/summary.json     the numbers; the full log is {folder}/log.txt"""
+
+
+def run(cfg: DictConfig, folder: Path) -> dict:
+    """Trains, or goes on training, evaluates and draws; returns the summary."""
+    stopwatch = Stopwatch()
+    if (folder / "last_checkpoint").exists():
+        print(f"Going on with the run in {folder}.")
+    screen = sys.stdout
+    hooks = [stopwatch, ProgressLine(cfg.train.log_period, screen), ReportAP(screen)]
+    with redirect_stdout(io.StringIO()):  # pycocotools prints a lot
+        results = train(cfg, resume=True, hooks=hooks, console=False)
+    print("Drawing ...", flush=True)
+    draw_pictures(cfg, folder)
+    draw_curves(folder)
+    summary = summarize(results, stopwatch.seconds, cfg)
+    write_summary(summary, folder / "summary.json")  # last: with it the run is complete
+    return summary
+
+
+def main(argv: list[str] | None = None) -> None:
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    args = arguments(argv)
+    folder = Path(args.output)
+    with bad_input(args.verbose):
+        cfg = configure(args)
+        if args.restart:
+            discard(folder)
+        check_folder(cfg, folder)
+    if (folder / "summary.json").exists():
+        print(f"The run in {folder} is complete; --restart does it again.")
+        print(report(json.loads((folder / "summary.json").read_text()), folder))
+        return
+    print(
+        f"Mask R-CNN RegNetX-200MF-FPN from random weights, seed {args.seed}: "
+        f"{args.train_images} pictures to learn from, {args.val_images} to be tested on.",
+        flush=True,
+    )
+    try:
+        summary = run(cfg, folder)
+    except Interrupted as stop:
+        print(f"Stopped. The same command goes on from here (folder {folder}).")
+        sys.exit(128 + stop.signum)
+    print(report(summary, folder))
+
+
+if __name__ == "__main__":
+    main()
