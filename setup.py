@@ -53,6 +53,8 @@ setup(
     ],
     extras_require={
         "export": ["onnx", "onnxruntime"],
-        "dev": ["pytest", "pytest-timeout", "hypothesis", "ruff", "timm"],
+        # Detectron2 cuts polygons with it where pictures are cropped: the lsj_* recipes.
+        "lsj": ["shapely"],
+        "dev": ["pytest", "pytest-timeout", "hypothesis", "ruff", "shapely", "timm"],
     },
 )
