@@ -49,6 +49,7 @@ setup(
         "pyyaml>=5.1",
         "safetensors",
         "matplotlib",
+        "shapely",  # for Detectron2's crops of polygons in large-scale jitter
         "tqdm",
     ],
     extras_require={
