@@ -313,10 +313,18 @@ def arch_name(name: str) -> str:
     Raises:
         ValueError: no published RegNet has this name; the message lists the nearest.
     """
-    try:
-        return _BY_SIZE[_parse(str(name))]
-    except KeyError:
-        raise ValueError(f"unknown RegNet {name!r}: {suggest(name, _PUBLISHED)}") from None
+    parsed = _parse(str(name))
+    if parsed in _BY_SIZE:
+        return _BY_SIZE[parsed]
+    if parsed is None or not parsed[1]:
+        raise ValueError(f"unknown RegNet {name!r}: {suggest(name, _PUBLISHED)}")
+    family, size, _ = parsed
+    nearest = sorted(
+        (other for other in _BY_SIZE if other[0] == family),
+        key=lambda other: abs(math.log(other[1] / size)),
+    )
+    names = ", ".join(_BY_SIZE[other] for other in nearest[:3])
+    raise ValueError(f"unknown RegNet {name!r}: the nearest are {names}")
 
 
 def get_arch(arch: "str | RegNetArch | Mapping") -> RegNetArch:

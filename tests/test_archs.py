@@ -71,7 +71,16 @@ def test_names_that_look_alike_are_kept_apart():
     assert arch_name("regnetx_0.4gf") == "RegNetX-400MF"
 
 
-@pytest.mark.parametrize("name, nearest", [("regnetx_3.3gf", "RegNetX-3.2GF"), ("", "RegNetX")])
+@pytest.mark.parametrize(
+    "name, nearest",
+    [
+        ("regnetx_3.3gf", "RegNetX-3.2GF"),
+        ("regnety_5gf", "RegNetY-4.0GF"),  # by size, not by spelling
+        ("RegNetZ-400MF", "RegNetX-400MF"),
+        ("regnetx_0gf", "RegNetX"),
+        ("", "RegNetX"),
+    ],
+)
 def test_unknown_name_lists_the_nearest(name, nearest):
     with pytest.raises(ValueError, match=nearest):
         get_arch(name)
