@@ -72,18 +72,23 @@ def read(path: str | os.PathLike) -> Checkpoint:
         _refuse_foreign_prefix(state)
         dropped = dict.fromkeys(_tensors(rest), "no part of the model")
     except _Refused as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {_line(error)}") from error
     except MemoryError as error:
         raise ValueError(f"{path}: damaged: asks for more memory than there is") from error
     except Exception as error:  # a damaged pickle can raise anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise ValueError(f"{path}: damaged or not a checkpoint: {reason}") from error
+        raise ValueError(f"{path}: damaged or not a checkpoint: {_line(error)}") from error
     meta |= {k: v for k, v in rest.items() if not isinstance(v, torch.Tensor | _Array)}
     return Checkpoint(path, sha256, state, meta, dropped)
 
 
 class _Refused(ValueError):
     """A reason that says it all."""
+
+
+def _line(error: Exception) -> str:
+    """The first line of a message, which may quote anything from a file."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return line if line.isprintable() else ascii(line)
 
 
 # --- containers -----------------------------------------------------------------------------------
@@ -151,11 +156,11 @@ class _Inert:
 
 # What training code is known to keep beside the weights. None of it is imported or called.
 _METADATA = {
-    "addict.addict.Dict": dict,
+    "addict.addict.Dict": OrderedDict,
     "argparse.Namespace": _Inert,
     "builtins.getattr": _Inert,
-    "mmcv.utils.config.ConfigDict": dict,
-    "mmengine.config.config.ConfigDict": dict,
+    "mmcv.utils.config.ConfigDict": OrderedDict,
+    "mmengine.config.config.ConfigDict": OrderedDict,
     "mmengine.logging.history_buffer.HistoryBuffer": _Inert,
     "numpy.core.multiarray._reconstruct": _Inert,
     "numpy.core.multiarray.scalar": _Inert,
@@ -164,8 +169,8 @@ _METADATA = {
     "numpy.dtype": _Inert,
     "numpy.ndarray": _Inert,
     "pathlib.PosixPath": _Inert,
-    "vissl.config.attr_dict.AttrDict": dict,
-    "vissl.utils.hydra_config.AttrDict": dict,
+    "vissl.config.attr_dict.AttrDict": OrderedDict,
+    "vissl.utils.hydra_config.AttrDict": OrderedDict,
 }
 
 

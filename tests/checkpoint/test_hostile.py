@@ -164,6 +164,12 @@ def test_pickles_that_ask_for_memory(refused):
     refused(struct.pack("<Q", len(header)) + header + b"0000")
 
 
+def test_names_of_globals_are_quoted_safely(refused):
+    # What STACK_GLOBAL and GLOBAL take from the file may hold line ends and escape sequences.
+    assert "refused" in refused(b"\x80\x04\x8c\x04a\nb\x1b\x8c\x03c\nd\x93.")
+    assert "refused" in refused(b"\x80\x02ca\x1b[31m\nb\n.")
+
+
 def test_arrays_of_objects(refused):
     assert "only numbers" in refused(pickle.dumps({"model": {"a": np.array([None])}}))
 

@@ -3,7 +3,10 @@
 import argparse
 import hashlib
 import io
+import itertools
 import pickle
+import sys
+import types
 from collections import OrderedDict
 
 import numpy as np
@@ -125,3 +128,46 @@ def test_containers_inside_one_another_end():
     cycle["self"] = cycle
     assert len(_tensors(nested)) == 1
     assert set(_tensors(cycle)) == {"x"}
+
+
+def foreign(monkeypatch, path, base=object, **members):
+    """A class that exists while a file is written, and not any more when it is read."""
+    module, _, name = path.rpartition(".")
+    cls = type(name, (base,), {"__module__": module, "__qualname__": name, **members})
+    for part in itertools.accumulate(module.split("."), "{}.{}".format):
+        monkeypatch.setitem(sys.modules, part, types.ModuleType(part))
+    setattr(sys.modules[module], name, cls)
+    return cls
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_metadata_of_classes_that_are_not_installed(reading, monkeypatch, zipped):
+    with monkeypatch.context() as patch:
+        # As MMEngine's does: its state holds functions of the class, which pickle as `getattr`.
+        buffer = foreign(
+            patch,
+            "mmengine.logging.history_buffer.HistoryBuffer",
+            mean=lambda self: 0,
+            __getstate__=lambda self: {"history": np.arange(3.0), "methods": type(self).mean},
+        )
+        buffer.mean.__module__, buffer.mean.__qualname__ = buffer.__module__, "HistoryBuffer.mean"
+        config = foreign(
+            patch,
+            "mmengine.config.config.ConfigDict",
+            dict,
+            __getstate__=dict.copy,
+            __setstate__=dict.update,
+        )
+        attributes = foreign(patch, "vissl.config.attr_dict.AttrDict", dict)
+        content = {
+            "state_dict": STATE,
+            "message_hub": {"log_scalars": {"train/loss": buffer()}},
+            "meta": {"cfg": config(to_rgb=True)},
+            "config": attributes(INPUT_TYPE="rgb"),
+        }
+        data = torch_file(content, _use_new_zipfile_serialization=zipped)
+    assert "mmengine.config.config" not in sys.modules
+    checkpoint = reading(data)
+    assert equal(checkpoint.state)
+    assert checkpoint.meta["meta"] == {"cfg": {"to_rgb": True}}
+    assert checkpoint.meta["config"] == {"INPUT_TYPE": "rgb"}
