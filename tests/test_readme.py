@@ -22,6 +22,7 @@ from d2_regnet.checkpoint import mmdet
 # A command that none of these begins runs as it stands.
 SMALL = {
     "make": ["--dry-run"],
+    "pip install": ["--dry-run", "--no-deps", "--no-build-isolation", "--no-index"],
     "python tools/lazyconfig_train_net.py": [
         "train.device=cpu",
         "dataloader.test.mapper.augmentations.0.short_edge_length=64",
@@ -77,8 +78,8 @@ def write_published(folder: Path) -> None:
 
 @pytest.fixture
 def folder(root, tmp_path, monkeypatch) -> Path:
-    """Where the README is followed: the checkout's tools and configs beside the user's files."""
-    for name in ("tools", "configs", "Makefile"):
+    """Where the README is followed: what the checkout holds, beside the user's files."""
+    for name in ("tools", "configs", "d2_regnet", "Makefile", "setup.py", "README.md", "LICENSE"):
         (tmp_path / name).symlink_to(root / name)
     write_coco(tmp_path / "datasets/coco")
     write_published(tmp_path)
