@@ -20,6 +20,7 @@ from d2_regnet import data  # noqa: F401  registers the shapes
 from d2_regnet.archs import suggest
 from d2_regnet.checkpoint import catalog  # noqa: F401  teaches PathManager regnet://
 from d2_regnet.checkpoint import read as read_checkpoint
+from d2_regnet.data.registered import check_before_training
 
 from .config import nearest, parameters
 
@@ -60,9 +61,12 @@ def check_config(
             f"dataloader.train.total_batch_size={batch} does not divide among {processes} "
             "process(es); choose a multiple"
         )
-    _check_weights(cfg.train, eval_only=eval_only, resume=resume)
+    weights = _weights(cfg.train, eval_only=eval_only, resume=resume)
     _check_datasets(cfg.dataloader.test if eval_only else cfg.dataloader)
+    check_before_training(cfg, eval_only=eval_only)
     _check_built(cfg, eval_only)
+    if weights:
+        _check_readable(weights, eval_only)  # the last, as it may take long
 
 
 def amp_dtype(amp: DictConfig, device: str) -> torch.dtype | None:
@@ -113,8 +117,13 @@ def _check_train(train: DictConfig) -> None:
             raise ValueError(f"train.{key} must be a whole number of at least {least}: {value!r}")
     if not isinstance(train.output_dir, str) or not train.output_dir:
         raise ValueError("train.output_dir must name a folder")
-    if os.path.exists(train.output_dir) and not os.path.isdir(train.output_dir):
-        raise ValueError(f"train.output_dir={train.output_dir} is a file; name a folder")
+    folder = os.path.abspath(train.output_dir)
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    if not os.path.isdir(folder):
+        raise ValueError(f"train.output_dir={train.output_dir}: {folder} is a file; name a folder")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"train.output_dir={train.output_dir}: {folder} cannot be written to")
     if not isinstance(train.device, str):
         raise ValueError(f"train.device={train.device} is not a device: cpu, cuda or cuda:N")
     amp_dtype(train.amp, train.device)
@@ -161,7 +170,8 @@ def _check_calls(cfg: DictConfig) -> None:
             )
 
 
-def _check_weights(train: DictConfig, *, eval_only: bool, resume: bool) -> None:
+def _weights(train: DictConfig, *, eval_only: bool, resume: bool) -> str:
+    """The path or address of the weights to start from; empty to start from random ones."""
     last = os.path.join(train.output_dir, "last_checkpoint")
     if resume and os.path.isfile(last):
         with open(last) as file:
@@ -171,25 +181,28 @@ def _check_weights(train: DictConfig, *, eval_only: bool, resume: bool) -> None:
                 f"{last} names {path}, which does not exist: write the name of another checkpoint "
                 "of that folder into it, or train without --resume"
             )
-        read_checkpoint(path)
-        return
+        return path
     path = train.init_checkpoint
-    if not path:
-        if eval_only:
-            raise ValueError("--eval-only needs weights: add train.init_checkpoint=FILE")
-        return
-    key, bare = "train.init_checkpoint", path.split("?")[0]
-    if "://" in bare:
+    if eval_only and not path:
+        raise ValueError("--eval-only needs weights: add train.init_checkpoint=FILE")
+    # Detectron2's paths may end in a query, `?matching_heuristics=True`.
+    if path and "://" not in path and not os.path.isfile(path.split("?")[0]):
+        raise FileNotFoundError(f"train.init_checkpoint={path}: there is no such file")
+    return path.split("?")[0]
+
+
+def _check_readable(path: str, eval_only: bool) -> None:
+    """Fetches remote weights into the cache, and makes sure that the file is a checkpoint."""
+    if "://" in path:
         try:
-            bare = PathManager.get_local_path(bare)
+            path = PathManager.get_local_path(path)
         except Exception as error:
+            key = "train.init_checkpoint"
             raise FileNotFoundError(
                 f"{key}={path} cannot be fetched ({error}): download it by hand and give its path"
                 + ("" if eval_only else f", or train from random weights with {key}=''")
             ) from error
-    if not os.path.isfile(bare):
-        raise FileNotFoundError(f"{key}={path}: there is no such file")
-    read_checkpoint(bare)
+    read_checkpoint(path)
 
 
 def _check_datasets(dataloader: DictConfig) -> None:

@@ -1,10 +1,14 @@
 """check_config where the tool's tests do not reach: devices, data sets made on first use."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import OmegaConf
 
+from d2_regnet.data import register_shapes
 from d2_regnet.engine import check_config, load_config
 from d2_regnet.engine.checks import amp_dtype, check_device
 
@@ -50,25 +54,32 @@ def test_changes_nothing(cfg, tmp_path):
 
 
 def test_data_set_is_made_on_first_use(cfg, tmp_path):
-    made = tmp_path / "made"
-    MetadataCatalog.get("made_late").set(json_file=str(made / "a.json"), image_root=str(made))
-
-    def make():
-        made.mkdir()
-        (made / "a.json").write_text("{}")
-        return []
-
-    DatasetCatalog.register("made_late", make)
+    (name,) = register_shapes(11, {"train": 3})
+    cfg.dataloader.train.dataset.names = name
     try:
-        cfg.dataloader.train.dataset.names = "made_late"
+        annotations = Path(MetadataCatalog.get(name).json_file)
+        assert annotations.is_relative_to(tmp_path) and not annotations.exists()
         check_config(cfg)
-        assert made.exists()
-        (made / "a.json").unlink()
-        with pytest.raises(FileNotFoundError, match="a.json does not exist"):
+        assert annotations.exists()
+        annotations.unlink()
+        with pytest.raises(FileNotFoundError, match="annotations.json does not exist"):
             check_config(cfg)
     finally:
-        DatasetCatalog.remove("made_late")
-        MetadataCatalog.remove("made_late")
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def test_output_folder_must_be_one(cfg, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for path in ("file", "file/below"):
+        cfg.train.output_dir = str(tmp_path / path)
+        with pytest.raises(ValueError, match="file is a file"):
+            check_config(cfg)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    cfg.train.output_dir = str(tmp_path / "new" / "below")
+    with pytest.raises(ValueError, match="cannot be written"):
+        check_config(cfg)
+    assert not (tmp_path / "new").exists()
 
 
 def test_processes_share_a_batch(cfg):
