@@ -28,7 +28,7 @@ rpn.head.in_channels = CHANNELS
 rpn.anchor_generator.sizes = [[16], [32], [64], [128], [256]]
 rpn.update(batch_size_per_image=64, pre_nms_topk=(500, 500), post_nms_topk=(200, 100))
 heads = model.roi_heads
-heads.update(num_classes=6, batch_size_per_image=64)
+heads.update(num_classes=6, batch_size_per_image=32)
 for pooler in (heads.box_pooler, heads.mask_pooler):
     pooler.update(sampling_ratio=1, canonical_box_size=112)
 heads.box_head.update(

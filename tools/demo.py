@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import warnings
@@ -31,7 +32,7 @@ from pycocotools import mask as coco_mask
 from d2_regnet.cli import bad_input
 from d2_regnet.data import register_shapes
 from d2_regnet.data.shapes import SPLITS
-from d2_regnet.engine import Interrupted, ProgressLine, load_config, train
+from d2_regnet.engine import ProgressLine, load_config, train
 
 CONFIG = Path(__file__).parents[1] / "configs" / "mask_rcnn_regnetx_200mf_fpn_shapes.py"
 METRICS = ("AP", "AP50", "AP75", "APs", "APm")
@@ -263,21 +264,20 @@ def draw_curves(folder: Path) -> None:
     """curves.png: the losses and the AP over the steps, from metrics.json."""
     lines = (json.loads(line) for line in (folder / "metrics.json").read_text().splitlines())
     # A run that was killed repeats steps when it goes on; the later line counts.
-    records = [each for _, each in sorted({line["iteration"]: line for line in lines}.items())]
+    records = {line["iteration"]: line for line in lines}
+
+    def points(key):
+        """Steps done, and the values of a metric that is not written at every step."""
+        return zip(*[(i + 1, line[key]) for i, line in sorted(records.items()) if key in line])
+
     figure = Figure(figsize=(11, 4), dpi=DPI, layout="constrained")
     losses, ap = figure.subplots(1, 2)
     for key, style in LOSSES.items():
-        points = [(each["iteration"] + 1, each[key]) for each in records if key in each]
-        losses.plot(*zip(*points), label=key.removeprefix("loss_").replace("_", " "), **style)
+        losses.plot(*points(key), label=key.removeprefix("loss_").replace("_", " "), **style)
     losses.set(xlabel="step", title="Loss", ylim=(0, None))
     for name, task in TASKS.items():
-        points = [
-            (each["iteration"] + 1, each[f"{task}/AP"]) for each in records if f"{task}/AP" in each
-        ]
-        ap.plot(*zip(*points), marker="o", label=f"{name} AP")
-        ap.annotate(
-            f"{points[-1][1]:.1f}", points[-1], (-6, 6), textcoords="offset points", ha="right"
-        )
+        steps, values = points(f"{task}/AP")
+        ap.plot(steps, values, marker="o", label=f"{name} AP {values[-1]:.1f}")
     ap.set(xlabel="step", title="COCO AP on held-out pictures", xlim=(0, None), ylim=(0, None))
     for panel in (losses, ap):
         panel.grid(alpha=0.3)
@@ -326,29 +326,40 @@ def run(cfg: DictConfig, folder: Path) -> dict:
     return summary
 
 
+def make_data(cfg: DictConfig) -> None:
+    """Makes what is not yet in the cache; loading it costs next to nothing."""
+    for name in (cfg.dataloader.train.dataset.names, cfg.dataloader.test.dataset.names):
+        file = Path(MetadataCatalog.get(name).json_file)
+        if not file.exists():
+            print(f"Making the pictures in {file.parent} ...", flush=True)
+            DatasetCatalog.get(name)
+
+
 def main(argv: list[str] | None = None) -> None:
     logging.getLogger("torch").setLevel(logging.ERROR)
     args = arguments(argv)
     folder = Path(args.output)
-    with bad_input(args.verbose):
-        cfg = configure(args)
-        if args.restart:
-            discard(folder)
-        check_folder(cfg, folder)
-    if (folder / "summary.json").exists():
-        print(f"The run in {folder} is complete; --restart does it again.")
-        print(report(json.loads((folder / "summary.json").read_text()), folder))
-        return
-    print(
-        f"Mask R-CNN RegNetX-200MF-FPN from random weights, seed {args.seed}: "
-        f"{args.train_images} pictures to learn from, {args.val_images} to be tested on.",
-        flush=True,
-    )
     try:
+        with bad_input(args.verbose):
+            cfg = configure(args)
+            folder.mkdir(parents=True, exist_ok=True)
+            if args.restart:
+                discard(folder)
+            check_folder(cfg, folder)
+            if (folder / "summary.json").exists():
+                print(f"The run in {folder} is complete; --restart does it again.")
+                print(report(json.loads((folder / "summary.json").read_text()), folder))
+                return
+            make_data(cfg)
+        print(
+            f"Mask R-CNN RegNetX-200MF-FPN from random weights, seed {args.seed}: "
+            f"{args.train_images} pictures to learn from, {args.val_images} to be tested on.",
+            flush=True,
+        )
         summary = run(cfg, folder)
-    except Interrupted as stop:
+    except KeyboardInterrupt as stop:
         print(f"Stopped. The same command goes on from here (folder {folder}).")
-        sys.exit(128 + stop.signum)
+        sys.exit(128 + getattr(stop, "signum", signal.SIGINT))
     print(report(summary, folder))
 
 
