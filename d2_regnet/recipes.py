@@ -13,12 +13,7 @@ from collections.abc import Mapping, Sequence
 import detectron2.data.transforms as T
 import torch
 from detectron2.config import LazyCall as L
-from detectron2.data import (
-    DatasetMapper,
-    build_detection_test_loader,
-    build_detection_train_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.evaluation import COCOEvaluator
 from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
@@ -27,6 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from d2_regnet import detectors
 from d2_regnet.archs import RegNetArch, arch_name, get_arch, suggest
+from d2_regnet.data.loader import build_train_loader
+from d2_regnet.data.mapper import RobustMapper
 from d2_regnet.solver import multi_step_lr, steps_per_epoch
 
 DETECTORS = {
@@ -129,7 +126,7 @@ def recipe(
                 mask_format=mask_format if "mask" in detector else None,
             ),
             optimizer=_sgd(lr, weight_decay=1e-4 if _is_resnet(arch) else 5e-5),
-            lr_multiplier=multi_step_lr(epochs, drops or usual_drops, max_iter),
+            lr_multiplier=multi_step_lr(epochs, usual_drops if drops is None else drops, max_iter),
             train=_train(max_iter, period=steps_per_epoch(16), init_checkpoint=weights),
         )
         if clip_grad is not None:
@@ -315,21 +312,21 @@ def _body(arch, deform_stages):
 
 def _coco(augmentations, input_format, mask_format) -> DictConfig:
     """Loaders of COCO train2017 and val2017, and the evaluator."""
-    train_mapper = L(DatasetMapper)(
+    train_mapper = L(RobustMapper)(
         is_train=True,
         augmentations=augmentations,
         image_format=input_format,
         use_instance_mask=mask_format is not None,
         instance_mask_format=mask_format or "polygon",
     )
-    test_mapper = L(DatasetMapper)(
+    test_mapper = L(RobustMapper)(
         is_train=False,
         augmentations=[L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1333)],
         image_format="${...train.mapper.image_format}",
     )
     return OmegaConf.create(
         dict(
-            train=L(build_detection_train_loader)(
+            train=L(build_train_loader)(
                 dataset=L(get_detection_dataset_dicts)(names="coco_2017_train", filter_empty=True),
                 mapper=train_mapper,
                 total_batch_size=16,
