@@ -16,6 +16,8 @@ from torch import nn
 from d2_regnet.archs import RegNetArch, get_arch, list_archs
 from d2_regnet.modeling.regnet import build_regnet
 
+State = Mapping[str, torch.Tensor]
+
 # Mean and standard deviation of ImageNet's training pictures, red first, as every source uses them.
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -81,6 +83,10 @@ class Naming:
         prefix = self.block.format(stage=stage, number=number, index=number - 1, part=stage + 1)
         return f"{prefix}.{self.modules[module]}.{tensor}"
 
+    def restore(self, state: State) -> dict[str, torch.Tensor]:
+        """Undoes a conversion: the source's names of a body's tensors."""
+        return {self(name): tensor for name, tensor in state.items()}
+
 
 def model_shapes(build: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the state dict of the model that `build` builds, without its memory."""
@@ -95,7 +101,7 @@ def body_shapes(arch: str) -> dict[str, tuple[int, ...]]:
 
 
 def map_body(
-    state: Mapping[str, torch.Tensor],
+    state: State,
     naming: Callable[[str], str],
     input_format: str,
     dropped: Mapping[str, str],

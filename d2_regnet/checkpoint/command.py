@@ -18,9 +18,7 @@ def main(description: str, source: str | None = None, argv: list[str] | None = N
         SystemExit: with code 2 and one line on stderr where there is nothing to convert.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument(
-        "src", metavar="SRC", help="checkpoint: of torch.save, .safetensors or .pkl"
-    )
+    parser.add_argument("src", metavar="SRC", help="a file of torch.save, .safetensors or .pkl")
     parser.add_argument("dst", metavar="DST", help="file to write: .pth, .safetensors or .pkl")
     if source is None:
         parser.add_argument("--source", default="auto", help=f"auto, {', '.join(SOURCES)}")

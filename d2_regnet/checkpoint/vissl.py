@@ -8,11 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+from d2_regnet.checkpoint.backbone import Mapped, Naming, State, map_body
 
-from d2_regnet.checkpoint.backbone import Mapped, Naming, map_body
-
-to_source = Naming(
+naming = Naming(
     stem={"conv": "_feature_blocks.conv1.stem.0", "bn": "_feature_blocks.conv1.stem.1"},
     block="_feature_blocks.res{part}.block{stage}-{index}",
     modules={
@@ -45,11 +43,11 @@ def canonical(name: str) -> str:
     return re.sub(r"\.block\d-part\d+\.", ".", name)
 
 
-def matches(state: Mapping[str, torch.Tensor]) -> bool:
+def matches(state: State) -> bool:
     """Whether the names are those of a VISSL or classy-vision RegNet trunk."""
     return any(canonical(name).startswith("_feature_blocks.conv1.stem.") for name in state)
 
 
-def convert(state: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> Mapped:
+def convert(state: State, meta: Mapping[str, Any]) -> Mapped:
     """A self-supervised (or fine-tuned) trunk, for Detectron2."""
-    return map_body(state, to_source, "RGB", {r"heads\.": "head on top of the trunk"}, canonical)
+    return map_body(state, naming, "RGB", {r"heads\.": "head on top of the trunk"}, canonical)
