@@ -49,7 +49,7 @@ def write(state: State, metadata: Mapping[str, Any], dst: str | os.PathLike) -> 
         OSError: it could not be written; `dst` is as it was.
     """
     dst = Path(dst)
-    state = {name: tensor.contiguous() for name, tensor in state.items()}
+    state = _compact(state)
     temporary = dst.with_name(f".{dst.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -63,6 +63,19 @@ def write(state: State, metadata: Mapping[str, Any], dst: str | os.PathLike) -> 
         raise OSError(f"{dst}: could not be written ({reason}); nothing was left behind") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _compact(state: State) -> dict[str, torch.Tensor]:
+    """The same tensors, none of which shares its memory or is part of something larger."""
+    compact, storages = {}, set()
+    for name, tensor in state.items():
+        tensor = tensor.contiguous()
+        storage = tensor.untyped_storage()
+        if storage.nbytes() != tensor.nbytes or storage.data_ptr() in storages:
+            tensor = tensor.clone()
+        storages.add(tensor.untyped_storage().data_ptr())
+        compact[name] = tensor
+    return compact
 
 
 def _write_pth(state: State, metadata: Mapping[str, Any], file) -> None:

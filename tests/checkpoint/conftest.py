@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import timm
 import torch
 
-from d2_regnet.checkpoint.convert import convert_state, with_input_format
+from d2_regnet.checkpoint.convert import convert, convert_state, with_input_format
 from d2_regnet.modeling.regnet import build_regnet
 
 
@@ -149,3 +150,22 @@ def check_features(model, stages, normalise, source, arch):
 def bodies():
     """The helpers of the tests that compare bodies: `built`, `check_features`, `randomise`."""
     return SimpleNamespace(built=built, check_features=check_features, randomise=randomise)
+
+
+@pytest.fixture(scope="session")
+def timm_file(tmp_path_factory, bodies):
+    """A checkpoint of timm's RegNetY-200MF, its state and its folder's path."""
+    state = bodies.built(lambda: timm.create_model("regnety_002")).state_dict()
+    path = tmp_path_factory.mktemp("source") / "regnety_002.pth"
+    torch.save({"state_dict": state, "arch": "regnety_002"}, path)
+    return SimpleNamespace(path=path, state=state)
+
+
+@pytest.fixture(scope="session")
+def converted(timm_file, tmp_path_factory):
+    """The same conversion in every format."""
+    folder = tmp_path_factory.mktemp("converted")
+    paths = {suffix: folder / f"regnety_002{suffix}" for suffix in (".pth", ".pkl", ".safetensors")}
+    for path in paths.values():
+        convert(timm_file.path, path)
+    return paths
