@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -371,3 +373,34 @@ def test_two_processes_share_the_work(root, config, tmp_path, by):
     assert set(steps) == {0, 1, 2} and "bbox/AP" in steps[2]
     weights = torch.load(tmp_path / "model_final.pth")["model"]
     assert not any(name.startswith("module.") for name in weights)
+
+
+def documented(root):
+    """The commands of docs/TRAINING.md that train on real pictures."""
+    blocks = re.findall(r"```sh\n(.*?)```", (root / "docs" / "TRAINING.md").read_text(), re.DOTALL)
+    (block,) = [block for block in blocks if "train.max_iter=20" in block]
+    return [
+        shlex.split(line)
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.startswith("python")
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "row", ["mask_rcnn_regnetx_400mf_fpn_3x", "retinanet_regnetx_800mf_fpn_1x"]
+)
+def test_real_pictures_as_documented(root, shared, tmp_path, monkeypatch, row):
+    (command,) = [words for words in documented(root) if f"configs/{row}.py" in words]
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(shared / "data"))
+    before = {path: path.stat().st_mtime_ns for path in (shared / "data").rglob("*")}
+    run = process(root, [*command[2:], f"train.output_dir={tmp_path}"])
+    output, _ = run.communicate()
+    assert run.returncode == 0, output
+    steps = metrics(tmp_path)
+    assert set(steps) == {4, 9, 14, 19, 20}
+    assert all(0 < steps[i]["total_loss"] < 10 for i in (4, 9, 14, 19))
+    assert all(steps[i]["grad_norm"] > 0 for i in (4, 9, 14, 19))  # both rows clip
+    assert all(0 <= steps[20][key] <= 100 for key in ("bbox/AP", "bbox/AP50"))
+    assert ("segm/AP" in steps[20]) == row.startswith("mask")
+    assert {path: path.stat().st_mtime_ns for path in (shared / "data").rglob("*")} == before
