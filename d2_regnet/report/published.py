@@ -1,0 +1,82 @@
+"""Which published row a run is of, and in what its settings differ from the row's."""
+
+import re
+import tempfile
+from pathlib import Path
+
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig
+
+from d2_regnet import model_zoo
+from d2_regnet.engine import load_config
+
+from .runs import Run, flatten, parse_config
+
+SOURCES = {"mmdet": "MMDetection", "detectron2": "Detectron2"}
+_BATCH = "dataloader.train.total_batch_size"
+# What says where, how fast and how often, and changes nothing that is learnt.
+_NEUTRAL = re.compile(
+    r"train\.(output_dir|seed|log_period|eval_period|checkpointer\..*|device|cudnn_benchmark|ddp\..*"
+    rf"|scale_to_batch_size|base_batch_size)|dataloader\.(train|test)\.num_workers|{_BATCH}"
+)
+
+
+def check_row(name: str) -> str:
+    """The spelling of a row that has a published AP.
+
+    Raises:
+        ValueError: there is no such row, or nothing is published about it.
+    """
+    row = model_zoo.canonical_name(name)
+    if model_zoo.rows().get(row, {}).get("box_ap") is None:
+        raise ValueError(f"{row}: no AP of it is published (MODEL_ZOO.md has the rows that have)")
+    return row
+
+
+def published_ap(row: str) -> dict[str, float]:
+    """COCO AP on val2017 by task, 0 to 100."""
+    facts = model_zoo.rows()[row]
+    found = {"bbox": facts["box_ap"], "segm": facts["mask_ap"]}
+    return {task: float(value) for task, value in found.items() if value is not None}
+
+
+def recognise(run: Run) -> str | None:
+    """The row with a published AP of which the run has all the settings; None if there is none."""
+    arch = run.config.get("model.backbone.bottom_up.arch")
+    for row, facts in model_zoo.rows().items():
+        if facts["box_ap"] is None or "dataloader.train.dataset.names" not in run.config:
+            continue
+        if isinstance(arch, str) and arch.lower().replace("-", "_") not in row:
+            continue
+        if not differences(run, row):
+            return row
+    return None
+
+
+def differences(run: Run, row: str) -> dict[str, tuple]:
+    """Settings in which a run differs from a row made for the run's batch size.
+
+    Returns:
+        By dotted key: the run's value and the row's; None where one has no such key.
+    """
+    scaled = [f"{_BATCH}={run.batch_size}"] if run.batch_size else []
+    return different([run.config, _flat(load_config(row, scaled))], ignored=_NEUTRAL)
+
+
+def different(configs: list[dict], ignored: re.Pattern = re.compile("train.output_dir")) -> dict:
+    """By dotted key, each config's value, of those keys in which they are not all the same."""
+    keys = dict.fromkeys(key for config in configs for key in config)
+    values = {key: tuple(config.get(key) for config in configs) for key in sorted(keys)}
+    return {
+        key: found
+        for key, found in values.items()
+        if not ignored.fullmatch(key) and any(each != found[0] for each in found)
+    }
+
+
+def _flat(cfg: DictConfig) -> dict[str, object]:
+    """A config as it would stand in a run's config.yaml."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "config.yaml")
+        LazyConfig.save(cfg, str(file))
+        return flatten(parse_config(file.read_text()))

@@ -1,0 +1,165 @@
+"""Sample predictions: those already drawn, drawn from an evaluation's, or made by the model."""
+
+import io
+import json
+import re
+from collections.abc import Iterable
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.utils.visualizer import ColorMode, Visualizer
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from d2_regnet.data import register_shapes
+from d2_regnet.engine import load_config
+from d2_regnet.engine.checkpointer import Checkpointer
+
+from .runs import Run
+
+SHOWN_SCORE = 0.5
+DEFAULT_COUNT = 6
+_WIDTH = 960  # pixels of a picture on the page, at most
+_SMALL = 480  # smaller ones are enlarged to it
+_SHAPES = re.compile(r"shapes_seed(\d+)_(train|val)(\d+)")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture's drawings, by caption, as JPEG."""
+
+    title: str
+    pictures: dict[str, bytes]
+
+
+class Predictor:
+    """A run's model with its newest weights, and the test pictures."""
+
+    def __init__(self, run: Run, count: int):
+        """
+        Args:
+            count: how many of the test pictures to take, from the first.
+
+        Raises:
+            ValueError: the run has no config that can be built, no checkpoint or no test pictures.
+            FileNotFoundError: a file that the data set needs does not exist.
+        """
+        config = run.folder / "config.yaml"
+        if not config.is_file():
+            raise ValueError(f"--samples: {run.folder} has no config.yaml to build the model from")
+        self._cfg = load_config(str(config))
+        self._folder = str(run.folder)
+        if not Checkpointer(torch.nn.Module(), self._folder).has_checkpoint():
+            raise ValueError(f"--samples: {run.folder} has no checkpoint (last_checkpoint)")
+        self._records, self._metadata = _dataset(self._cfg.dataloader.test.dataset.names)
+        self._records = self._records[:count]
+
+    def samples(self) -> list[Sample]:
+        """Predicts and draws."""
+        model = instantiate(self._cfg.model)
+        Checkpointer(model, self._folder).resume_or_load("", resume=True)
+        cuda = str(self._cfg.train.device).startswith("cuda") and torch.cuda.is_available()
+        model = model.to("cuda" if cuda else "cpu").eval()
+        mapper = instantiate(self._cfg.dataloader.test.mapper)
+        found = []
+        for record in self._records:
+            with torch.no_grad():
+                instances = model([mapper(copy(record))])[0]["instances"].to("cpu")
+            found.append(_draw(record, instances, self._metadata))
+        return found
+
+
+def collect(run: Run, count: int = DEFAULT_COUNT) -> tuple[list[Sample], str]:
+    """What the run's folder has to show.
+
+    Returns:
+        At most `count` samples, and where they are from, or why there are none.
+    """
+    drawn = sorted((run.folder / "pictures").glob("*.[pj][np]g")) or [
+        file for file in [run.folder / "predictions.png"] if file.is_file()
+    ]
+    found = [sample for sample in map(_read, drawn[:count]) if sample]
+    if found:
+        return found, f"The run drew these itself ({found[0].title} and on)."
+    results = run.folder / "inference" / "coco_instances_results.json"
+    if not results.is_file():
+        return [], "None: the folder has neither drawn pictures nor an evaluation's predictions."
+    try:
+        predictions = json.loads(results.read_text())
+        name = run.config.get("dataloader.test.dataset.names") or run.config["DATASETS.TEST"]
+        records, metadata = _dataset(name)
+        found = list(_draw_results(records[:count], predictions, metadata))
+    except Exception as error:  # of files of any kind, which the page can do without
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return [], f"None: {results.name} cannot be drawn here ({reason})."
+    return found, "From the last evaluation, the first pictures of the test set."
+
+
+def _dataset(names) -> tuple[list[dict], object]:
+    name = names if isinstance(names, str) else next(iter(names))
+    if match := _SHAPES.fullmatch(name):
+        register_shapes(int(match[1]), {match[2]: int(match[3])})
+    if name not in DatasetCatalog:
+        raise ValueError(f"the data set {name!r} is not registered here")
+    return DatasetCatalog.get(name), MetadataCatalog.get(name)
+
+
+def _read(file: Path) -> Sample | None:
+    try:
+        with Image.open(file) as image:
+            return Sample(file.name, {"": _jpeg(image.convert("RGB"), 2 * _WIDTH)})
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+
+
+def _draw_results(records: Iterable[dict], predictions: list[dict], metadata) -> Iterable[Sample]:
+    ids = metadata.thing_dataset_id_to_contiguous_id
+    for record in records:
+        mine = [each for each in predictions if each["image_id"] == record["image_id"]]
+        instances = Instances((record["height"], record["width"]))
+        boxes = np.array([each["bbox"] for each in mine], dtype=float).reshape(-1, 4)
+        boxes = BoxMode.convert(boxes, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
+        instances.pred_boxes = Boxes(torch.as_tensor(boxes))
+        instances.scores = torch.tensor([each["score"] for each in mine])
+        instances.pred_classes = torch.tensor(
+            [ids[each["category_id"]] for each in mine], dtype=torch.int64
+        )
+        if mine and all("segmentation" in each for each in mine):
+            masks = [coco_mask.decode(each["segmentation"]) for each in mine]
+            instances.pred_masks = torch.as_tensor(np.stack(masks)).bool()
+        yield _draw(record, instances, metadata)
+
+
+def _draw(record: dict, instances: Instances, metadata) -> Sample:
+    """Ground truth and prediction, each on the picture."""
+    image = read_image(record["file_name"], format="RGB")
+    scale = max(1.0, _SMALL / image.shape[1])
+    shown = instances[instances.scores >= SHOWN_SCORE]
+    truth, prediction = (Visualizer(image, metadata, scale, ColorMode.IMAGE) for _ in range(2))
+    drawings = {
+        "ground truth": truth.draw_dataset_dict(record),
+        "prediction" if len(shown) else f"prediction (none of {SHOWN_SCORE:.0%} or more)": (
+            prediction.draw_instance_predictions(shown)
+        ),
+    }
+    return Sample(
+        Path(record["file_name"]).name,
+        {
+            caption: _jpeg(Image.fromarray(drawing.get_image()), _WIDTH)
+            for caption, drawing in drawings.items()
+        },
+    )
+
+
+def _jpeg(image: Image.Image, width: int) -> bytes:
+    image.thumbnail((width, 2 * width))
+    with io.BytesIO() as file:
+        image.save(file, "JPEG", quality=88)
+        return file.getvalue()
