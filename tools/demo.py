@@ -37,10 +37,11 @@ from d2_regnet.engine import ProgressLine, load_config, train
 CONFIG = Path(__file__).parents[1] / "configs" / "mask_rcnn_regnetx_200mf_fpn_shapes.py"
 METRICS = ("AP", "AP50", "AP75", "APs", "APm")
 TASKS = {"box": "bbox", "mask": "segm"}
-PICTURES = 12  # drawn; always the first ones
+PICTURES = 12  # drawn: the first ones, whatever they turn out like
+PICTURES_TOGETHER = 4
 SHOWN_SCORE = 0.5
-ZOOM = 4
-FONT_SIZE = 12
+ZOOM = 3
+FONT_SIZE = 13
 DPI = 100
 LOSSES = {
     "total_loss": dict(color="black", linewidth=2),
@@ -145,7 +146,13 @@ def check_folder(cfg: DictConfig, folder: Path) -> None:
 
 def discard(folder: Path) -> None:
     """Removes what a run would go on from; the rest of its files the next one overwrites."""
-    for pattern in ("summary.json", "config.yaml", "last_checkpoint", "*.pth", "metrics.json"):
+    for pattern in (
+        "summary.json",
+        "config.yaml",
+        "last_checkpoint",
+        "model_*.pth",
+        "metrics.json",
+    ):
         for file in folder.glob(pattern):
             file.unlink()
 
@@ -194,8 +201,14 @@ def table(summary: dict) -> str:
     )
 
 
+def enlarged(image: np.ndarray) -> np.ndarray:
+    return image.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
+
+
 def draw_instances(image: np.ndarray, instances: list[dict], metadata) -> np.ndarray:
-    """Instances drawn on their picture, both enlarged: uint8 (H, W, 3), RGB.
+    """Instances in the colours of their classes on their picture in grey: uint8 (H, W, 3), RGB.
+
+    Both are enlarged by ZOOM.
 
     Args:
         image: uint8 (h, w, 3), RGB.
@@ -203,11 +216,12 @@ def draw_instances(image: np.ndarray, instances: list[dict], metadata) -> np.nda
             (COCO's compressed RLE), and, if it is a prediction, `score`.
         metadata: the data set's.
     """
-    canvas = Visualizer(image.repeat(ZOOM, 0).repeat(ZOOM, 1), metadata)
+    grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2).astype(np.uint8)
+    canvas = Visualizer(enlarged(grey), metadata)
     for instance in sorted(instances, key=lambda each: each.get("score", 1.0)):
         kind = instance["category_id"]
         colour = tuple(channel / 255 for channel in metadata.thing_colors[kind])
-        mask = coco_mask.decode(instance["segmentation"]).repeat(ZOOM, 0).repeat(ZOOM, 1)
+        mask = enlarged(coco_mask.decode(instance["segmentation"]))
         canvas.draw_binary_mask(mask, colour, edge_color="white", alpha=0.5, area_threshold=0)
         x, y, width, height = (ZOOM * value for value in instance["bbox"])
         canvas.draw_box((x, y, x + width, y + height), edge_color=colour, alpha=1.0)
@@ -223,12 +237,12 @@ def draw_instances(image: np.ndarray, instances: list[dict], metadata) -> np.nda
 
 
 def draw_pictures(cfg: DictConfig, folder: Path) -> None:
-    """Ground truth beside predictions: one file a picture in pictures/, and predictions.png."""
+    """Pictures with ground truth and predictions beside them: in pictures/, and predictions.png."""
     name = cfg.dataloader.test.dataset.names
     metadata = MetadataCatalog.get(name)
     found = json.loads((folder / "inference" / "coco_instances_results.json").read_text())
-    pairs = []
     (folder / "pictures").mkdir(exist_ok=True)
+    rows = []
     for record in DatasetCatalog.get(name)[:PICTURES]:
         predictions = [
             {**each, "category_id": metadata.thing_dataset_id_to_contiguous_id[each["category_id"]]}
@@ -236,27 +250,30 @@ def draw_pictures(cfg: DictConfig, folder: Path) -> None:
             if each["image_id"] == record["image_id"] and each["score"] >= SHOWN_SCORE
         ]
         image = read_image(record["file_name"], format="RGB")
-        sides = (record["annotations"], predictions)
-        pairs.append([draw_instances(image, instances, metadata) for instances in sides])
-        file = folder / "pictures" / Path(record["file_name"]).name
-        draw_grid([pairs[-1]], file)
-    draw_grid([a + b for a, b in zip(pairs[0:8:2], pairs[1:8:2])], folder / "predictions.png")
+        drawn = [
+            draw_instances(image, each, metadata) for each in (record["annotations"], predictions)
+        ]
+        rows.append([enlarged(image), *drawn])
+        draw_grid(rows[-1:], folder / "pictures" / Path(record["file_name"]).name)
+    draw_grid(rows[:PICTURES_TOGETHER], folder / "predictions.png")
 
 
 def draw_grid(rows: list[list[np.ndarray]], file: Path) -> None:
-    """Rows of pictures, by turns ground truth and prediction, under their titles."""
-    height, width = (max(image.shape[axis] for row in rows for image in row) for axis in (0, 1))
-    shape = (len(rows), len(rows[0]))
-    figure = Figure(figsize=(shape[1] * width / DPI, shape[0] * height / DPI + 0.3), dpi=DPI)
-    axes = figure.subplots(*shape, squeeze=False)
-    for row, cells in zip(rows, axes):
-        for column, (image, cell) in enumerate(zip(row, cells)):
-            cell.imshow(image)
-            cell.axis("off")
-            cell.set_anchor("N")
-            if row is rows[0]:
-                cell.set_title("prediction" if column % 2 else "ground truth", fontsize=11)
-    figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.3 / figure.get_figheight(), 0.03, 0.03)
+    """Rows of a picture, its ground truth and its prediction, under their titles."""
+    width = max(row[0].shape[1] for row in rows)
+    heights = [row[0].shape[0] for row in rows]
+    gap, title = 8, 28
+    size = (3 * (width + gap) + gap, sum(heights) + (len(rows) + 1) * gap + title)
+    figure = Figure(figsize=(size[0] / DPI, size[1] / DPI), dpi=DPI)
+    top = size[1] - title
+    for row, height in zip(rows, heights):
+        for column, image in enumerate(row):
+            left = gap + column * (width + gap) + (width - image.shape[1]) // 2
+            figure.figimage(image, left, top - height, origin="upper")
+        top -= height + gap
+    for column, text in enumerate(("picture", "ground truth", "prediction")):
+        centre = gap + column * (width + gap) + width / 2
+        figure.text(centre / size[0], 1 - 7 / size[1], text, ha="center", va="top", fontsize=12)
     save_figure(figure, file)
 
 
