@@ -193,10 +193,13 @@ def _load_arrays(path: str) -> Any:
         data = file.read()
     # Walking through the opcodes runs nothing. An index far beyond their number would make the
     # unpickler allocate a table of that size.
-    opcodes = [(op.name, arg) for op, arg, _ in pickletools.genops(data)]
-    for name, arg in opcodes:
-        if name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= arg <= len(opcodes):
-            raise _Refused("is damaged")
+    count = highest = 0
+    for opcode, argument, _ in pickletools.genops(data):
+        count += 1
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            highest = max(highest, argument)
+    if highest > count:
+        raise _Refused("is damaged")
     return _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
 
 
