@@ -269,6 +269,16 @@ def test_what_is_cleaned_trains(coco, folder, tmp_path):
     assert [len(mapper(record)["instances"]) for record in records] == [4, 1, 1]
 
 
+def test_a_test_set_has_no_annotations(coco):
+    del coco["annotations"]
+    findings = check_annotations(coco)
+    assert {f.kind for f in findings} == {
+        "image without annotations",
+        "category without annotations",
+    }
+    assert cleaned(coco, findings) == coco
+
+
 @pytest.mark.parametrize("decode", [False, True])
 def test_images(coco, folder, decode):
     (folder / "3.png").unlink()

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pycocotools.mask as mask_utils
 import pytest
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BoxMode
@@ -16,6 +17,7 @@ from PIL import Image
 from d2_regnet.data import register_shapes
 from d2_regnet.data.checks import check_annotations
 from d2_regnet.data.registered import (
+    Uncheckable,
     check_before_training,
     dataset_names,
     load_registered,
@@ -220,6 +222,28 @@ def test_dataset_dicts_as_coco():
     kinds = [f.kind for f in check_annotations(coco) if f.level == "error"]
     assert third["bbox"] is None and kinds == ["malformed entry"]
     assert len(to_coco([record, record], ["cat"])["images"]) == 2
+
+
+def test_dataset_dicts_without_class_names():
+    annotations = [{"category_id": 4, "bbox": [0, 0, 9, 9], "bbox_mode": BoxMode.XYXY_ABS}]
+    record = dict(file_name="/a.png", width=40, height=30, annotations=annotations)
+    coco = to_coco([record], None)
+    assert len(coco["categories"]) == 5
+    assert {f.level for f in check_annotations(coco)} == {"note"}
+
+
+def test_a_torch_data_set_is_left_alone(register, configured):
+    class Pictures(torch.utils.data.Dataset):
+        pass
+
+    cfg = configured(register("custom", [1]), "torch_pictures", 1)
+    DatasetCatalog.register("torch_pictures", Pictures)
+    try:
+        check_before_training(cfg)
+        with pytest.raises(Uncheckable, match="torch_pictures"):
+            load_registered("torch_pictures")
+    finally:
+        DatasetCatalog.remove("torch_pictures")
 
 
 def test_unknown_name():

@@ -104,6 +104,10 @@ def table(findings, examples: int) -> str:
     return tabulate(rows, headers=("level", "finding", "count", "examples"))
 
 
+def size(coco: dict) -> str:
+    return f"{len(coco['images'])} images, {len(coco.get('annotations', []))} annotations"
+
+
 def write(coco: dict, path: str) -> None:
     """Appears whole or not at all."""
     folder, name = os.path.split(path)
@@ -142,17 +146,14 @@ def main(argv: list[str] | None = None) -> int:
         )
         levels = [finding.level for finding in findings]
         counts = ", ".join(f"{levels.count(x)} {x}(s)" for x in ("error", "warning", "note"))
-        print(f"{name}: {len(images)} images, {len(coco['annotations'])} annotations: {counts}")
+        print(f"{name}: {size(coco)}: {counts}")
         if findings:
             print(table(findings, args.examples))
         bad += len(levels) - levels.count("note")
         if args.fix_to:
             fixed = cleaned(coco, findings)
             write(fixed, args.fix_to)
-            print(
-                f"Wrote {args.fix_to}: {len(fixed['images'])} images, "
-                f"{len(fixed['annotations'])} annotations"
-            )
+            print(f"Wrote {args.fix_to}: {size(fixed)}")
     return 1 if bad else 0
 
 

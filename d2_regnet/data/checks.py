@@ -99,7 +99,7 @@ def _check_structure(coco) -> None:
     if not isinstance(coco, dict):
         raise ValueError("not in COCO's format: the outermost value must be an object")
     for section in _SECTIONS:
-        if not isinstance(coco.get(section), list):
+        if not isinstance(coco.get(section, [] if section == "annotations" else None), list):
             raise ValueError(f"not in COCO's format: it has no list of {section}")
     for section in ("categories", "images"):
         if not coco[section]:
@@ -126,11 +126,12 @@ def check_annotations(coco: dict) -> list[Finding]:
         for kind, detail, remedy in _image(image, sizes, files):
             findings.append(Finding(kind, "images", index, detail, remedy))
 
-    masks = any(isinstance(a, dict) and a.get("segmentation") for a in coco["annotations"])
-    ids = [a["id"] for a in coco["annotations"] if isinstance(a, dict) and _is_id(a.get("id"))]
+    annotations = coco.get("annotations", [])  # a test set has none
+    masks = any(isinstance(a, dict) and a.get("segmentation") for a in annotations)
+    ids = [a["id"] for a in annotations if isinstance(a, dict) and _is_id(a.get("id"))]
     first, unused = {}, max(ids, default=0)
     used_images, used_categories = set(), set()
-    for index, annotation in enumerate(coco["annotations"]):
+    for index, annotation in enumerate(annotations):
         for kind, detail, remedy in _annotation(annotation, sizes, categories, masks):
             findings.append(
                 Finding(kind, "annotations", index, f"{_where(annotation)}: {detail}", remedy)
@@ -408,7 +409,7 @@ def cleaned(coco: dict, findings: Iterable[Finding]) -> dict:
         elif finding.remedy:
             changes[finding.section].setdefault(finding.index, {}).update(finding.remedy)
     result = dict(coco)
-    for section in _SECTIONS:
+    for section in filter(coco.__contains__, _SECTIONS):
         result[section] = [
             entry | changes[section][index] if index in changes[section] else entry
             for index, entry in enumerate(coco[section])
@@ -416,11 +417,12 @@ def cleaned(coco: dict, findings: Iterable[Finding]) -> dict:
         ]
     images = {image["id"] for image in result["images"]}
     categories = {category["id"] for category in result["categories"]}
-    result["annotations"] = [
-        annotation
-        for annotation in result["annotations"]
-        if annotation["image_id"] in images and annotation["category_id"] in categories
-    ]
+    if "annotations" in coco:
+        result["annotations"] = [
+            annotation
+            for annotation in result["annotations"]
+            if annotation["image_id"] in images and annotation["category_id"] in categories
+        ]
     return result
 
 

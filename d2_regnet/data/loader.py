@@ -31,7 +31,6 @@ def build_train_loader(
     num_workers: int = 0,
     seed: int | None = None,
     max_skipped: float = 0.01,
-    **kwargs,
 ) -> DataLoader:
     """Endless training batches, in place of Detectron2's `build_detection_train_loader`.
 
@@ -55,7 +54,6 @@ def build_train_loader(
             processes.
         max_skipped: the share of the data set's pictures, from 0 to 1, that may be unusable; one is
             always allowed, unless it is 0. Each worker counts the files that it comes across.
-        kwargs: more arguments of `torch.utils.data.DataLoader`.
 
     Returns:
         Each element is this process's list of mapped dicts.
@@ -91,7 +89,6 @@ def build_train_loader(
         num_workers=num_workers,
         collate_fn=_as_list,
         generator=torch.Generator(),  # its own: torch would draw from the model's
-        **kwargs,
     )
 
 

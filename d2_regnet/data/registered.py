@@ -14,10 +14,14 @@ from d2_regnet.archs import suggest
 
 from .checks import Finding, check_annotations, check_images, read_coco
 
-__all__ = ["check_before_training", "dataset_names", "load_registered", "to_coco"]
+__all__ = ["Uncheckable", "check_before_training", "dataset_names", "load_registered", "to_coco"]
 
 logger = logging.getLogger(__name__)
 _PICTURES_AT_START = 200
+
+
+class Uncheckable(ValueError):
+    """A data set of another kind than the checks know."""
 
 
 def dataset_names(cfg: DictConfig) -> dict[str, list[str]]:
@@ -39,6 +43,7 @@ def load_registered(name: str) -> tuple[dict, str, str | None]:
 
     Raises:
         ValueError: there is no such data set, or it is malformed as a whole.
+        Uncheckable: it is neither a COCO file nor a list.
         FileNotFoundError: its JSON file does not exist.
     """
     if name not in DatasetCatalog:
@@ -52,16 +57,22 @@ def load_registered(name: str) -> tuple[dict, str, str | None]:
             with contextlib.suppress(Exception):  # one that is made when it is first loaded?
                 DatasetCatalog.get(name)
         return read_coco(path), metadata.get("image_root") or "", path
-    return to_coco(DatasetCatalog.get(name), metadata.get("thing_classes", [])), "", None
+    records = DatasetCatalog.get(name)
+    if not isinstance(records, list):
+        raise Uncheckable(f"data set {name} is no list of dataset dicts, and cannot be checked")
+    return to_coco(records, metadata.get("thing_classes")), "", None
 
 
-def to_coco(records: list[dict], classes: list[str]) -> dict:
+def to_coco(records: list[dict], classes: list[str] | None) -> dict:
     """Detectron2's dataset dicts in COCO's format, as far as `check_annotations` looks at it.
 
     Args:
         records: in Detectron2's format; file names stay whole, and what is malformed stays so.
-        classes: the names, of which `category_id` is the index.
+        classes: the names, of which `category_id` is the index; None where they are not known.
     """
+    if classes is None:
+        ids = [entry.get("category_id") for r in records for entry in r.get("annotations", [])]
+        classes = [str(i) for i in range(max((i for i in ids if type(i) is int), default=0) + 1)]
     coco = {
         "categories": [{"id": index, "name": name} for index, name in enumerate(classes)],
         "images": [],
@@ -116,12 +127,16 @@ def check_before_training(cfg: DictConfig, *, eval_only: bool = False) -> None:
     names = dataset_names(cfg)
     for part in ("test",) if eval_only else ("train", "test"):
         for name in names[part]:
-            coco, folder, _ = load_registered(name)
+            try:
+                coco, folder, _ = load_registered(name)
+            except Uncheckable as reason:
+                logger.info(reason)
+                continue
             _report(name, check_annotations(coco))
             _check_some_pictures(name, coco["images"], folder)
             _check_classes(cfg, name, len(coco["categories"]), part)
             if part == "train":
-                _check_targets(cfg, name, coco["annotations"])
+                _check_targets(cfg, name, coco.get("annotations", []))
 
 
 def _report(name: str, findings: list[Finding]) -> None:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 
+import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.engine import (
@@ -26,9 +27,11 @@ from detectron2.engine import (
 )
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
+from d2_regnet.data.sampler import TrainingBatchSampler
 from d2_regnet.solver import clip_gradients
 
 from .checkpointer import Checkpointer
@@ -37,12 +40,16 @@ from .hooks import StopOnSignal
 
 logger = logging.getLogger(__name__)
 _NO_DEVICE_IDS = dict(device_ids=None)
+_SMOOTHED = 20  # steps that Detectron2's writers take the median of
 
 
 class Trainer(SimpleTrainer):
-    """Detectron2's `SimpleTrainer`, with mixed precision on any device.
+    """Detectron2's `SimpleTrainer`, with mixed precision on any device, that resumes bitwise.
 
     Detectron2's `AMPTrainer` asks for CUDA; this one does the same on a GPU and bfloat16 on a CPU.
+
+    The random numbers of a step are a function of the run's seed, the step and the rank, and so
+    are its pictures with `d2_regnet.data.build_train_loader`; the seeds are in the checkpoints.
     """
 
     def __init__(
@@ -55,6 +62,10 @@ class Trainer(SimpleTrainer):
             precision: the torch.dtype that autocast computes in; None: no autocast.
         """
         super().__init__(model, data_loader, optimizer)
+        self.seed = comm.shared_random_seed()
+        self._former = {}
+        sampler = getattr(data_loader, "batch_sampler", None)
+        self.sampler = sampler if isinstance(sampler, TrainingBatchSampler) else None
         self.autocast = functools.partial(
             torch.autocast, device, dtype=precision, enabled=precision is not None
         )
@@ -62,6 +73,8 @@ class Trainer(SimpleTrainer):
         self.grad_scaler = torch.amp.GradScaler(device, enabled=precision is torch.float16)
 
     def run_step(self):
+        key = np.random.SeedSequence((self.seed, self.iter, comm.get_rank()))
+        seed_all_rng(int(key.generate_state(1)[0]))
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
@@ -79,12 +92,45 @@ class Trainer(SimpleTrainer):
         self.grad_scaler.update()
 
     def state_dict(self):
-        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
+        state = {
+            "grad_scaler": self.grad_scaler.state_dict(),
+            "seed": self.seed,
+            "histories": self._histories(),
+        }
+        if self.sampler is not None:
+            state["data_order"] = self.sampler.state_dict()
+        return super().state_dict() | state
+
+    def before_train(self):
+        super().before_train()
+        for name, values in self._former.items():
+            for value, step in values:
+                self.storage.histories()[name].update(value, step)
+
+    def _histories(self) -> dict[str, list[tuple[float, int]]]:
+        """What the next steps' smoothed metrics depend on; not times, which no run repeats."""
+        storage = getattr(self, "storage", None)
+        return {
+            name: history.values()[-_SMOOTHED:]
+            for name, history in (storage.histories() if storage else {}).items()
+            if not name.endswith(("time", "seconds"))
+        }
 
     def load_state_dict(self, state_dict):
         super().load_state_dict(state_dict)
         if state_dict.get("grad_scaler"):  # absent from a run without float16
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        self.seed = state_dict.get("seed", self.seed)
+        self._former = state_dict.get("histories", {})
+        if self.sampler is not None:
+            self.sampler.start_step = self.iter + 1
+        if self.sampler is not None and "data_order" in state_dict:
+            self.sampler.load_state_dict(state_dict["data_order"])
+        else:
+            logger.warning(
+                "The order of the pictures starts anew: the checkpoint or the data loader is not "
+                "of d2_regnet.data.build_train_loader"
+            )
 
 
 def train(
