@@ -23,7 +23,7 @@ from d2_regnet.checkpoint.backbone import Mapped, State, model_shapes, recognise
 _SOURCE_BODY, _TARGET_BODY = "backbone.", "backbone.bottom_up."
 
 # Published rows on RegNet that were trained on RGB. So was Mask R-CNN 3x on RegNetX-4.0GF, whose
-# names and shapes are those of the 1x row, trained on BGR: there only the config in `meta` tells.
+# names and shapes are those of the 1x row, trained on BGR: there only `meta` tells.
 _RGB_ROWS = {
     ("mask_rcnn", "RegNetX-400MF"),
     ("mask_rcnn", "RegNetX-800MF"),
@@ -146,10 +146,11 @@ def to_detectron2(state: State) -> tuple[dict[str, torch.Tensor], dict[str, str]
     """
     names = dict(_modules(**_kind(state)))
     if not is_detector(state):
+        # MMPretrain's begin with "backbone.".
+        prefix = _SOURCE_BODY if f"{_SOURCE_BODY}conv1.weight" in state else ""
         names = {
             prefix + source.removeprefix(_SOURCE_BODY): target.removeprefix(_TARGET_BODY)
             for source, target in names.items()
-            for prefix in ("", _SOURCE_BODY)  # MMPretrain's begin with "backbone."
         }
     out, mapped, dropped = {}, {}, {}
     for name, tensor in state.items():
@@ -207,8 +208,9 @@ def _body(state: State) -> tuple[str, DictConfig]:
         known = ", ".join(map(str, _RESNETS.values()))
         raise ValueError(f"is of no known ResNet (of {known} layers): res4 has {blocks} blocks")
     depth = _RESNETS[blocks]
-    width, group_width = (*shapes.get("res2.0.conv2.weight", ()), 0, 0)[:2]
-    groups = width // group_width if group_width else 1
+    width, group_width = (*shapes.get("res2.0.conv2.weight", ()), 64, 64)[:2]
+    group_width = max(1, group_width)
+    groups = max(1, width // group_width)
     arch = f"r{depth}" if groups == 1 else f"x{depth}_{groups}x{group_width}d"
     return arch, detectors.resnet(depth, num_groups=groups, width_per_group=group_width)
 
@@ -236,12 +238,15 @@ def _num_classes(state: State) -> int:
 
 
 def _input_format(meta: Mapping[str, Any]) -> str | None:
-    """The channel order in the config beside the weights, where there is one and it is clear."""
+    """The channel order that MMDetection's `meta` tells by its config, or by the row's name."""
     inner = meta.get("meta")
     inner = inner if isinstance(inner, Mapping) else {}
     config = str(inner.get("cfg") or inner.get("config") or "")
     said = set(re.findall(r"to_rgb['\"]?\s*[:=]\s*(True|False)", config))
-    return {"True": "RGB", "False": "BGR"}[said.pop()] if len(said) == 1 else None
+    if len(said) == 1:
+        return {"True": "RGB", "False": "BGR"}[said.pop()]
+    # All RegNet rows with polygons as targets, and no other, were trained on RGB.
+    return "RGB" if re.search("ms(train)?-poly", str(inner)) else None
 
 
 def _row_format(kind: str, arch: str) -> str:
