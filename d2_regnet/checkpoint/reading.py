@@ -6,22 +6,18 @@ Detectron2's and Caffe2's model zoos, read by an unpickler that builds nothing b
 """
 
 import hashlib
-import io
 import json
 import os
-import pickle
-import pickletools
-import re
 import warnings
 import zipfile
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import safetensors
 import torch
+
+from d2_regnet.checkpoint.unpickling import Array, Refused, load_arrays, load_torch
 
 
 @dataclass(frozen=True)
@@ -68,21 +64,17 @@ def read(path: str | os.PathLike) -> Checkpoint:
         state, rest = _unwrap(content)
         state = _tensors(state)
         if not state:
-            raise _Refused("holds no tensors")
+            raise Refused("holds no tensors")
         _refuse_foreign_prefix(state)
         dropped = dict.fromkeys(_tensors(rest), "no part of the model")
-    except _Refused as error:
+    except Refused as error:
         raise ValueError(f"{path}: {_line(error)}") from error
     except MemoryError as error:
         raise ValueError(f"{path}: damaged: asks for more memory than there is") from error
     except Exception as error:  # a damaged pickle can raise anything
         raise ValueError(f"{path}: damaged or not a checkpoint: {_line(error)}") from error
-    meta |= {k: v for k, v in rest.items() if not isinstance(v, torch.Tensor | _Array)}
+    meta |= {k: v for k, v in rest.items() if not isinstance(v, torch.Tensor | Array)}
     return Checkpoint(path, sha256, state, meta, dropped)
-
-
-class _Refused(ValueError):
-    """A reason that says it all."""
 
 
 def _line(error: Exception) -> str:
@@ -100,20 +92,20 @@ def _open(path: str) -> tuple[Any, dict[str, Any]]:
     with open(path, "rb") as file:
         head = file.read(32)
     if not head:
-        raise _Refused("is an empty file")
+        raise Refused("is an empty file")
     if head.startswith(b"PK\x03\x04"):
         _check_zip(path, size)
-        return _torch_load(path), {}
+        return load_torch(path), {}
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             names, header = file.keys(), file.metadata() or {}
             state = {name: file.get_tensor(name) for name in names}
         return state, {key: _plain(value) for key, value in header.items()}
     if _LEGACY_MAGIC in head:
-        return _torch_load(path), {}
+        return load_torch(path), {}
     if head[:1] == b"\x80":
-        return _load_arrays(path), {}
-    raise _Refused("is no checkpoint: neither of torch.save, nor safetensors, nor a pickle")
+        return load_arrays(path), {}
+    raise Refused("is no checkpoint: neither of torch.save, nor safetensors, nor a pickle")
 
 
 def _plain(value: str) -> Any:
@@ -134,127 +126,11 @@ def _check_zip(path: str, size: int) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except zipfile.BadZipFile as error:
-        raise _Refused(f"is truncated or damaged ({error})") from error
+        raise Refused(f"is truncated or damaged ({error})") from error
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise _Refused("is a compressed archive, which torch.save never writes")
+        raise Refused("is a compressed archive, which torch.save never writes")
     if (total := sum(entry.file_size for entry in entries)) > size:
-        raise _Refused(f"is damaged: declares {total} bytes of content in a file of {size}")
-
-
-class _Inert:
-    """Stands in for metadata of a foreign class: takes any pickled state and does nothing."""
-
-    def __new__(cls, *args, **kwargs):
-        return super().__new__(cls)
-
-    def __init__(self, *args, **kwargs):
-        pass
-
-    def __setstate__(self, state):
-        pass
-
-
-# What training code is known to keep beside the weights. None of it is imported or called.
-_METADATA = {
-    "addict.addict.Dict": OrderedDict,
-    "argparse.Namespace": _Inert,
-    "builtins.getattr": _Inert,
-    "mmcv.utils.config.ConfigDict": OrderedDict,
-    "mmengine.config.config.ConfigDict": OrderedDict,
-    "mmengine.logging.history_buffer.HistoryBuffer": _Inert,
-    "numpy.core.multiarray._reconstruct": _Inert,
-    "numpy.core.multiarray.scalar": _Inert,
-    "numpy._core.multiarray._reconstruct": _Inert,
-    "numpy._core.multiarray.scalar": _Inert,
-    "numpy.dtype": _Inert,
-    "numpy.ndarray": _Inert,
-    "pathlib.PosixPath": _Inert,
-    "vissl.config.attr_dict.AttrDict": OrderedDict,
-    "vissl.utils.hydra_config.AttrDict": OrderedDict,
-}
-
-
-def _torch_load(path: str) -> Any:
-    stand_ins = [(stand_in, name) for name, stand_in in _METADATA.items()]
-    try:
-        with torch.serialization.safe_globals(stand_ins):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if found := re.search(r"GLOBAL (\S+)", str(error)):
-            raise _Refused(f"refused: the file asks to run {found[1].rstrip('.')}") from error
-        raise
-
-
-# --- plain pickles --------------------------------------------------------------------------------
-
-
-def _load_arrays(path: str) -> Any:
-    with open(path, "rb") as file:
-        data = file.read()
-    # Walking through the opcodes runs nothing. An index far beyond their number would make the
-    # unpickler allocate a table of that size.
-    count = highest = 0
-    for opcode, argument, _ in pickletools.genops(data):
-        count += 1
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            highest = max(highest, argument)
-    if highest > count:
-        raise _Refused("is damaged")
-    return _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds arrays of numbers, plain values and containers of them, and refuses all else."""
-
-    def find_class(self, module: str, name: str):
-        try:
-            return _ARRAY_GLOBALS[module.replace("numpy._core", "numpy.core"), name]
-        except KeyError:
-            raise _Refused(
-                f"refused: the file asks to run {module}.{name}; only arrays are admitted"
-            ) from None
-
-
-class _Dtype:
-    """What a pickle says of a type of number."""
-
-    def __init__(self, code: str, *_):
-        if not re.fullmatch(r"[<>=|]?[biuf]\d", str(code)):
-            raise _Refused(f"refused: an array of type {code!r}; only numbers are admitted")
-        self.dtype = np.dtype(code)
-
-    def __setstate__(self, state: tuple):
-        self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class _Array:
-    """What a pickle says of an array. numpy's own would trust it."""
-
-    def __init__(self, *_):
-        self.array = np.zeros(0)
-
-    def __setstate__(self, state: tuple):
-        _, shape, dtype, is_fortran, data = state
-        data = data.encode("latin1") if isinstance(data, str) else data
-        order = "F" if is_fortran else "C"
-        self.array = np.frombuffer(data, dtype.dtype).reshape(shape, order=order)
-
-
-def _from_buffer(data, dtype: _Dtype, shape: tuple, order: str) -> _Array:
-    array = _Array()
-    array.__setstate__((1, shape, dtype, order == "F", data))
-    return array
-
-
-_ARRAY_GLOBALS = {
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy.core.multiarray", "scalar"): _Inert,
-    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
-    ("numpy", "ndarray"): _Inert,
-    ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): lambda text, _: text.encode("latin1"),
-    ("collections", "OrderedDict"): OrderedDict,
-}
+        raise Refused(f"is damaged: declares {total} bytes of content in a file of {size}")
 
 
 # --- wrappers -------------------------------------------------------------------------------------
@@ -285,7 +161,7 @@ _FOREIGN_PREFIXES = {
 def _unwrap(content: Any) -> tuple[Mapping, dict]:
     """The mapping that holds the model, and everything beside it."""
     if not isinstance(content, Mapping):
-        raise _Refused(f"holds a {type(content).__name__} and no state dict")
+        raise Refused(f"holds a {type(content).__name__} and no state dict")
     for keys in _WRAPPERS:
         inner, rest = content, {}
         for key in keys:
@@ -295,9 +171,9 @@ def _unwrap(content: Any) -> tuple[Mapping, dict]:
             inner = inner[key]
         else:
             return inner, rest
-    if not any(isinstance(value, torch.Tensor | _Array) for value in content.values()):
+    if not any(isinstance(value, torch.Tensor | Array) for value in content.values()):
         keys = ", ".join(map(str, list(content)[:5])) or "nothing"
-        raise _Refused(f"holds no state dict that is known (it holds {keys})")
+        raise Refused(f"holds no state dict that is known (it holds {keys})")
     return content, {}
 
 
@@ -306,12 +182,12 @@ def _tensors(value: Any) -> dict[str, torch.Tensor]:
     found, seen = {}, set()
 
     def visit(value: Any, name: str) -> None:
-        if isinstance(value, _Array):
+        if isinstance(value, Array):
             native = value.array.dtype.newbyteorder("=")
             value = torch.from_numpy(value.array.astype(native, order="C"))
         if isinstance(value, torch.Tensor):
             if value.layout != torch.strided or value.is_meta:
-                raise _Refused(f"{name} holds no plain array of numbers")
+                raise Refused(f"{name} holds no plain array of numbers")
             found[name] = value.detach()
         # A pickle may hold a container inside itself, or one inside another many times over.
         elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
@@ -327,4 +203,4 @@ def _tensors(value: Any) -> dict[str, torch.Tensor]:
 def _refuse_foreign_prefix(state: Mapping[str, torch.Tensor]) -> None:
     for prefix, reason in _FOREIGN_PREFIXES.items():
         if state and all(name.startswith(prefix) for name in state):
-            raise _Refused(f"every name begins with {prefix!r}: the model {reason}")
+            raise Refused(f"every name begins with {prefix!r}: the model {reason}")
