@@ -1,7 +1,13 @@
-"""Data: the built-in shapes, whose names are registered on import; no file is touched by that."""
+"""Data: the mapper and loader for training, and the built-in shapes.
 
+The shapes' names are registered on import; no file is touched by that.
+"""
+
+from .loader import build_train_loader
+from .mapper import RobustMapper
+from .reading import read_image
 from .shapes import register_shapes
 
-__all__ = ["register_shapes"]
+__all__ = ["RobustMapper", "build_train_loader", "read_image", "register_shapes"]
 
 register_shapes()

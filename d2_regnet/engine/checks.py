@@ -23,6 +23,7 @@ from d2_regnet.checkpoint import read as read_checkpoint
 from d2_regnet.data.registered import check_before_training
 
 from .config import nearest, parameters
+from .memory import check_memory
 
 _TO_TRAIN = ("model", "optimizer", "lr_multiplier", "dataloader.train")
 _TO_EVALUATE = ("model", "dataloader.test")
@@ -64,6 +65,8 @@ def check_config(
     weights = _weights(cfg.train, eval_only=eval_only, resume=resume)
     _check_datasets(cfg.dataloader.test if eval_only else cfg.dataloader)
     check_before_training(cfg, eval_only=eval_only)
+    if not eval_only:
+        check_memory(cfg, cfg.train.device, processes)
     _check_built(cfg, eval_only)
     if weights:
         _check_readable(weights, eval_only)  # the last, as it may take long
