@@ -30,8 +30,8 @@ setup(
     packages=[*find_packages(include=["d2_regnet", "d2_regnet.*"]), "d2_regnet.configs"],
     package_dir={"d2_regnet.configs": "configs"},
     package_data={
-        "d2_regnet": ["*.json", "**/*.json"],
-        "d2_regnet.configs": ["*.py", "**/*.py", "*.yaml", "**/*.yaml"],
+        "d2_regnet": ["**/*.json", "**/*.html"],
+        "d2_regnet.configs": ["**/*.py", "**/*.yaml"],
     },
     # Not Detectron2: no package index has it under its own name, and whoever built one keeps it.
     # Importing d2_regnet without any says how to get one.
