@@ -3,6 +3,7 @@
 
 import argparse
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 if __name__ == "__main__":
     # Deprecations that importing Detectron2 sets off and its user can do nothing about.
     warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated|torch.meshgrid")
 
 from d2_regnet.cli import bad_input
 from d2_regnet.report import Report
@@ -48,14 +49,22 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def check_output(folder: Path) -> None:
+    """That the folder is there, or can be made, and can be written to."""
+    there = next(each for each in [folder, *folder.absolute().parents] if each.exists())
+    if not there.is_dir():
+        raise ValueError(f"--output: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"--output: nothing can be written to {there}")
+
+
 def main(argv: list[str] | None = None) -> int:
     args = argument_parser().parse_args(argv)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with bad_input(args.verbose):
         report = Report(args.folders, row=args.row, samples=args.samples)
         output = args.output or args.folders[0] / "report"
-        if output.exists() and not output.is_dir():
-            raise ValueError(f"--output: {output} is a file, not a folder")
+        check_output(output)
     page, *curves = report.write(output)
     for run in report.runs:
         row = report.rows.get(run.name)

@@ -89,9 +89,9 @@ def _charts(runs: Sequence[Run], rows: dict[str, str]) -> dict[str, list[tuple[s
     tasks = list(dict.fromkeys(task for run in runs for task in run.tasks))
     sections = {
         "Losses": [chart(name, "loss", lambda run, n=name: run.curve(n)) for name in losses],
-        "Learning rate": [chart("learning rate", "", lambda run: run.curve("lr"))],
         "Average precision": [_ap_chart(runs, task, rows) for task in tasks],
-        "Speed and memory": [
+        "Learning rate, speed and memory": [
+            chart("learning rate", "", lambda run: run.curve("lr")),
             chart("time of a step", "s", lambda run: run.curve("time")),
             chart("time waiting for data", "s", lambda run: run.curve("data_time")),
             chart("GPU memory, peak", "MiB", lambda run: ([*run.memory], [*run.memory.values()])),

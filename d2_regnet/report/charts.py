@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
-_SIZE = (5.2, 3.2)  # inches; on the page about 100 pixels each
+_SIZE = (4.6, 2.9)  # inches; on the page about 100 pixels each
 _DPI = 180
 _STYLE = dict(marker="o", markersize=3.5)
 
@@ -75,7 +75,10 @@ def draw(
         axes.set_ylim(0, None)
     last = max(x for curve in curves for x in curve.points[0])
     axes.set_xlim(0, 1.02 * last)
-    axes.locator_params(axis="x", nbins=6, integer=True)
+    axes.locator_params(axis="x", nbins=5, integer=True)
+    axes.xaxis.set_major_formatter(
+        lambda x, _: f"{x / 1000:g}k" if x and last >= 10000 else f"{x:g}"
+    )
     axes.set_title(_plain(title), fontsize=13, loc="left", fontweight="bold")
     axes.set_xlabel("step", fontsize=11)
     axes.set_ylabel(unit, fontsize=11)

@@ -38,9 +38,8 @@ def render(
     sections = {
         "Results": _results(runs, rows, row_differences, facts),
         "Losses": _charts(charts["Losses"], "No losses: metrics.json holds evaluations alone."),
-        "Learning rate": _charts(charts["Learning rate"], "No learning rate was recorded."),
         "Average precision": _precision(runs, charts["Average precision"]),
-        "Speed and memory": _speed(runs, charts["Speed and memory"]),
+        "Learning rate, speed and memory": _speed(runs, charts["Learning rate, speed and memory"]),
         "Sample predictions": "".join(_samples(run, *samples[run.name], runs) for run in runs),
         "Config": _configs(runs),
     }
@@ -72,21 +71,26 @@ def _results(runs, rows, row_differences, facts) -> str:
             for metric in _METRICS
         ),
         *(
-            (f"best {task_title(task)} AP", [_best(run, task) for run in runs], [""] * len(shown))
+            (
+                f"best {task_title(task)} AP, at step",
+                [_best(run, task) for run in runs],
+                [""] * len(shown),
+            )
             for task in tasks
         ),
     ]
     plain = (
         ("last total loss", lambda run: _number(run.final("total_loss"))),
         ("batch size", lambda run: str(run.batch_size or _ABSENT)),
-        ("seconds a step (median)", lambda run: _number(run.typical("time"))),
-        ("images a second", lambda run: _number(images_per_second(run))),
-        ("of a step, waiting for data (median)", _waiting),
-        ("GPU memory, peak (MiB)", _peak),
+        ("median s/step", lambda run: _number(run.typical("time"))),
+        ("images/s", lambda run: _number(images_per_second(run))),
+        ("share waiting for data", _waiting),
+        ("peak GPU memory, MiB", _peak),
     )
     lines += [(name, [show(run) for run in runs], [""] * len(shown)) for name, show in plain]
+    of_row = {row: f": {row}" if len(shown) > 1 else "" for row in shown}
     head = ["", *(_named(run, runs) for run in runs)] + [
-        f'<span class="published">published: {escape(row)}</span>' for row in shown
+        f'<span class="published">published{escape(of_row[row])}</span>' for row in shown
     ]
     body = [
         [escape(name), *map(escape, ours), *map(escape, theirs)] for name, ours, theirs in lines
@@ -109,7 +113,7 @@ def _results(runs, rows, row_differences, facts) -> str:
         for run in runs
         if row_differences.get(run.name)
     )
-    return f'{tiles}{_table(head, body)}<ul class="soft">{listed}</ul>{other}'
+    return f'{tiles}{_table(head, body, kind="results")}<ul class="soft">{listed}</ul>{other}'
 
 
 def _tiles(run: Run, rows: dict[str, str]) -> str:
@@ -125,7 +129,7 @@ def _tiles(run: Run, rows: dict[str, str]) -> str:
     tiles += [
         (_steps(run), "steps"),
         (_number(run.final("total_loss")), "last total loss"),
-        (_number(run.typical("time")), "seconds a step"),
+        (_number(run.typical("time")), "median s/step"),
     ]
     cells = (
         f'<div class="tile"><b>{escape(v)}</b><span>{escape(n)}</span></div>' for v, n in tiles
@@ -196,7 +200,7 @@ def _speed(runs: Sequence[Run], charts) -> str:
         if without
         else ""
     )
-    return _charts(charts, "No speed was recorded.") + f'<p class="soft">{escape(note)}</p>'
+    return _charts(charts, "Neither was recorded.") + f'<p class="soft">{escape(note)}</p>'
 
 
 def _samples(run: Run, samples: list[Sample], note: str, runs) -> str:
@@ -299,7 +303,7 @@ def _waiting(run: Run) -> str:
 
 
 def _peak(run: Run) -> str:
-    return f"{max(run.memory.values()):,.0f}" if run.memory else "n/a (CPU, or not recorded)"
+    return f"{max(run.memory.values()):,.0f}" if run.memory else _ABSENT
 
 
 def _best(run: Run, task: str) -> str:
@@ -308,7 +312,7 @@ def _best(run: Run, task: str) -> str:
     if not found:
         return _ABSENT
     best = max(value for value, _ in found)
-    return f"{best:.1f} (step {next(step for value, step in found if value == best):,})"
+    return f"{best:.1f} at {next(step for value, step in found if value == best):,}"
 
 
 def _steps(run: Run) -> str:

@@ -27,7 +27,7 @@ from .runs import Run
 SHOWN_SCORE = 0.5
 DEFAULT_COUNT = 6
 _WIDTH = 960  # pixels of a picture on the page, at most
-_SMALL = 480  # smaller ones are enlarged to it
+_SMALL = 320  # narrower ones are enlarged to it
 _SHAPES = re.compile(r"shapes_seed(\d+)_(train|val)(\d+)")
 
 
@@ -142,7 +142,9 @@ def _draw(record: dict, instances: Instances, metadata) -> Sample:
     image = read_image(record["file_name"], format="RGB")
     scale = max(1.0, _SMALL / image.shape[1])
     shown = instances[instances.scores >= SHOWN_SCORE]
-    truth, prediction = (Visualizer(image, metadata, scale, ColorMode.IMAGE) for _ in range(2))
+    truth, prediction = (
+        Visualizer(image, metadata, scale, ColorMode.SEGMENTATION) for _ in range(2)
+    )
     drawings = {
         "ground truth": truth.draw_dataset_dict(record),
         "prediction" if len(shown) else f"prediction (none of {SHOWN_SCORE:.0%} or more)": (
