@@ -187,15 +187,15 @@ def evaluate(
 def job_logging(cfg: DictConfig, args: argparse.Namespace, console: bool = True) -> Iterator[None]:
     """Detectron2's `default_setup`: the output folder, log.txt, config.yaml and the seed.
 
-    Its handlers are removed at the end, so that another run logs to its own folder only.
+    The loggers are as before at the end, so that another run logs to its own folder only.
     """
     logs = [logging.getLogger(name) for name in ("detectron2", "fvcore", "d2_regnet")]
-    before = [handler for log in logs for handler in log.handlers]
+    before = [(log, list(log.handlers), log.propagate) for log in logs]
     out = sys.stdout
     with redirect_stdout(out if console else io.StringIO()) as stream:
         setup_logger(cfg.train.output_dir, comm.get_rank(), name="d2_regnet")
         default_setup(cfg, args)
-    added = [(log, h) for log in logs for h in log.handlers if h not in before]
+    added = [(log, h) for log, former, _ in before for h in log.handlers if h not in former]
     for _, handler in added:
         if stream is not out and handler.stream is stream:
             handler.setStream(out)
@@ -205,6 +205,8 @@ def job_logging(cfg: DictConfig, args: argparse.Namespace, console: bool = True)
     finally:
         for log, handler in added:
             log.removeHandler(handler)
+        for log, _, propagate in before:
+            log.propagate = propagate
         setup_logger.cache_clear()  # else it would believe that they are still there
 
 
