@@ -48,6 +48,7 @@ setup(
         "yacs>=0.1.8",
         "pyyaml>=5.1",
         "safetensors",
+        "shapely",  # Detectron2 crops polygons with it: large-scale jitter
         "matplotlib",
         "shapely",  # for Detectron2's crops of polygons in large-scale jitter
         "tqdm",
