@@ -58,8 +58,8 @@ def load_config(path_or_name: str, overrides: Iterable[str] = ()) -> DictConfig:
         raise ValueError(f"{path}: not a LazyConfig: it holds no named groups")
     if "MODEL" in cfg:
         raise ValueError(
-            f"{path}: a yacs config; this tool takes LazyConfigs (.py). Train it with Detectron2's "
-            "own tools/train_net.py after d2_regnet.add_regnet_config(cfg)"
+            f"{path}: a yacs config; this tool takes LazyConfigs (.py). Train it with "
+            "tools/train_net.py"
         )
     cfg.train = OmegaConf.merge(OmegaConf.create(TRAIN_DEFAULTS), cfg.get("train") or {})
     overrides = list(overrides)
