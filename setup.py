@@ -36,8 +36,8 @@ setup(
     # Not Detectron2: no package index has it under its own name, and whoever built one keeps it.
     # Importing d2_regnet without any says how to get one.
     install_requires=[
-        "torch>=2.1",
-        "torchvision>=0.16",
+        "torch>=2.4",
+        "torchvision>=0.19",
         "numpy",
         "pillow",
         "pycocotools>=2.0.2",
@@ -50,13 +50,10 @@ setup(
         "safetensors",
         "shapely",  # Detectron2 crops polygons with it: large-scale jitter
         "matplotlib",
-        "shapely",  # for Detectron2's crops of polygons in large-scale jitter
         "tqdm",
     ],
     extras_require={
         "export": ["onnx", "onnxruntime"],
-        # Detectron2 cuts polygons with it where pictures are cropped: the lsj_* recipes.
-        "lsj": ["shapely"],
-        "dev": ["pytest", "pytest-timeout", "hypothesis", "ruff", "shapely", "timm"],
+        "dev": ["pytest", "pytest-timeout", "hypothesis", "ruff", "timm"],
     },
 )
