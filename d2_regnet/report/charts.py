@@ -94,5 +94,5 @@ def draw(
 
 def _plain(text: str) -> str:
     """Text that matplotlib takes as it stands: no formulas, and no hidden entry of a legend."""
-    text = text if len(text) <= 48 else f"{text[:22]} ... {text[-22:]}"
+    text = text if len(text) <= 36 else f"{text[:16]} ... {text[-14:]}"
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")

@@ -227,7 +227,10 @@ def _configs(runs: Sequence[Run]) -> str:
         names = [run.name for run in with_config]
         parts.append(
             _settings(
-                f"{len(found)} setting(s) in which the runs differ", names, found, opened=True
+                f"{len(found)} setting(s) in which the runs differ",
+                names,
+                found,
+                opened=len(found) <= 20,
             )
             if found
             else '<p class="soft">The runs have the same settings.</p>'

@@ -58,6 +58,16 @@ def test_a_changed_setting_is_no_row_and_is_named(run_of, override):
     assert [*differences(run, "mask_rcnn_regnetx_3.2gf_fpn_1x")] == [override.partition("=")[0]]
 
 
+def test_one_class_by_two_addresses_is_the_same(run_of):
+    run = run_of("mask_rcnn_regnetx_3.2gf_fpn_1x")
+    key = "dataloader.train.mapper._target_"
+    run.config[key] = "d2_regnet.data.mapper.RobustMapper"
+    assert recognise(run) == "mask_rcnn_regnetx_3.2gf_fpn_1x"
+    for other in ("d2_regnet.data.mapper.Gone", "detectron2.data.DatasetMapper"):
+        run.config[key] = other
+        assert [*differences(run, "mask_rcnn_regnetx_3.2gf_fpn_1x")] == [key]
+
+
 def test_a_run_without_a_config_is_no_row(tmp_path):
     assert recognise(Run("run", tmp_path, {1: {}}, {})) is None
 
