@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import sys
-import tempfile
 from collections import defaultdict
 
 from tabulate import tabulate
@@ -17,6 +16,7 @@ from d2_regnet.cli import bad_input
 from d2_regnet.data.checks import KINDS, check_annotations, check_images, cleaned, read_coco
 from d2_regnet.data.registered import dataset_names, load_registered
 from d2_regnet.engine import load_config
+from d2_regnet.files import whole_file
 
 _EXAMPLES = """
 Exit codes: 0, nothing but notes was found; 1, errors or warnings; 2, the input cannot be read.
@@ -108,22 +108,6 @@ def size(coco: dict) -> str:
     return f"{len(coco['images'])} images, {len(coco.get('annotations', []))} annotations"
 
 
-def write(coco: dict, path: str) -> None:
-    """Appears whole or not at all."""
-    folder, name = os.path.split(path)
-    handle, partial = tempfile.mkstemp(dir=folder or ".", prefix=f".{name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(coco, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o644)  # mkstemp's is private to the user
-        os.replace(partial, path)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
-
-
 def main(argv: list[str] | None = None) -> int:
     args = argument_parser().parse_args(argv)
     with bad_input(args.verbose):
@@ -152,7 +136,8 @@ def main(argv: list[str] | None = None) -> int:
         bad += len(levels) - levels.count("note")
         if args.fix_to:
             fixed = cleaned(coco, findings)
-            write(fixed, args.fix_to)
+            with whole_file(args.fix_to) as file:
+                file.write(json.dumps(fixed).encode())
             print(f"Wrote {args.fix_to}: {size(fixed)}")
     return 1 if bad else 0
 

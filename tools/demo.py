@@ -8,7 +8,6 @@ import argparse
 import io
 import json
 import logging
-import os
 import signal
 import sys
 import time
@@ -33,6 +32,7 @@ from d2_regnet.cli import bad_input
 from d2_regnet.data import register_shapes
 from d2_regnet.data.shapes import SPLITS
 from d2_regnet.engine import ProgressLine, load_config, train
+from d2_regnet.files import whole_file
 
 CONFIG = Path(__file__).parents[1] / "configs" / "mask_rcnn_regnetx_200mf_fpn_shapes.py"
 METRICS = ("AP", "AP50", "AP75", "APs", "APm")
@@ -303,15 +303,13 @@ def draw_curves(folder: Path) -> None:
 
 
 def save_figure(figure: Figure, file: Path) -> None:
-    partial = file.with_name(file.name + ".partial")
-    figure.savefig(partial, format="png")
-    os.replace(partial, file)
+    with whole_file(file) as out:
+        figure.savefig(out, format="png")
 
 
 def write_summary(summary: dict, file: Path) -> None:
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(json.dumps(summary, indent=2) + "\n")
-    os.replace(partial, file)
+    with whole_file(file) as out:
+        out.write(json.dumps(summary, indent=2).encode() + b"\n")
 
 
 def report(summary: dict, folder: Path) -> str:

@@ -8,7 +8,6 @@ python tools/model_zoo.py --measure  # first count parameters and FLOPs again (a
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from detectron2.config import instantiate
 
 from d2_regnet import model_zoo
 from d2_regnet.archs import arch_name
+from d2_regnet.files import whole_file
 from d2_regnet.flops import count_flops
 from d2_regnet.yacs import to_yaml
 
@@ -60,9 +60,8 @@ def main() -> int:
 
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def measured() -> str:

@@ -3,13 +3,14 @@
 import json
 import os
 import pickle
-import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+
+from d2_regnet.files import whole_file
 
 State = Mapping[str, torch.Tensor]
 
@@ -50,19 +51,13 @@ def write(state: State, metadata: Mapping[str, Any], dst: str | os.PathLike) -> 
     """
     dst = Path(dst)
     state = _compact(state)
-    temporary = dst.with_name(f".{dst.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with whole_file(dst) as file:
             _WRITERS[dst.suffix](state, metadata, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, dst)
     except Exception as error:
         # torch.save hides the reason behind one of its own.
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         raise OSError(f"{dst}: could not be written ({reason}); nothing was left behind") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _compact(state: State) -> dict[str, torch.Tensor]:

@@ -1,12 +1,11 @@
 """Checkpoints that are whole or absent."""
 
 import os
-from collections.abc import Callable
-from typing import BinaryIO
 
 import torch
 
 from d2_regnet.checkpoint import SafetensorsCheckpointer
+from d2_regnet.files import whole_file
 
 
 class Checkpointer(SafetensorsCheckpointer):
@@ -24,22 +23,10 @@ class Checkpointer(SafetensorsCheckpointer):
         data = {"model": self.model.state_dict(), **states, **kwargs}
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
-        _write_whole(path, lambda file: torch.save(data, file))
+        with whole_file(path) as file:
+            torch.save(data, file)
         self.tag_last_checkpoint(os.path.basename(path))
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        path = os.path.join(self.save_dir, "last_checkpoint")
-        _write_whole(path, lambda file: file.write(last_filename_basename.encode()))
-
-
-def _write_whole(path: str, write: Callable[[BinaryIO], object]) -> None:
-    partial = f"{path}.partial"
-    try:
-        with open(partial, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
+        with whole_file(os.path.join(self.save_dir, "last_checkpoint")) as file:
+            file.write(last_filename_basename.encode())

@@ -189,7 +189,7 @@ def nearest(name: str, known: Collection[str]) -> str:
     hint = suggest(name, known)
     if hint.startswith("the nearest") or 0 < len(known) <= 10:
         return hint
-    return f"there are {len(known)} there, none like it"
+    return f"there are {len(known)} there, none like it" if known else "there is none like it"
 
 
 def _names(node: DictConfig) -> str:

@@ -1,12 +1,11 @@
 """A training run's folder as one page: curves, numbers, config and sample predictions."""
 
-import os
 import re
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 from d2_regnet import model_zoo
+from d2_regnet.files import whole_file
 
 from .charts import Curve, draw
 from .page import render
@@ -73,7 +72,8 @@ class Report:
         names = [_file_name(title) for title, _ in pictures]
         files = {folder / name: data for name, (_, data) in zip(names, pictures)}
         for file, data in {folder / PAGE: page.encode(), **files}.items():
-            _write(file, data)
+            with whole_file(file) as out:
+                out.write(data)
         return [folder / PAGE, *files]
 
 
@@ -121,12 +121,3 @@ def _ap_chart(runs: Sequence[Run], task: str, rows: dict[str, str]) -> tuple[str
 
 def _file_name(title: str) -> str:
     return re.sub(r"[^\w.-]+", "_", title, flags=re.ASCII).strip("._").lower() + ".png"
-
-
-def _write(file: Path, data: bytes) -> None:
-    partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}.partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
