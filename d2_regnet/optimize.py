@@ -40,8 +40,8 @@ def optimize_for_inference(
             RegNet or ResNet body. It stays as it is.
         dtype: torch.bfloat16 or torch.float16 for the weights and activations of the dense parts;
             box arithmetic, non-maximum suppression and masks stay in float32. None is float32.
-        compile: `torch.compile` the body with its FPN and the dense heads, once for all picture
-            sizes. The first pictures take a minute or so.
+        compile: `torch.compile` the body with its FPN and the dense heads. The first pictures of
+            two sizes take a minute or so; after them any size of 256 pixels or more runs at once.
 
     Returns:
         A model in evaluation mode, on the same device.
