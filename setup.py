@@ -41,6 +41,7 @@ setup(
         "numpy",
         "pillow",
         "pycocotools>=2.0.2",
+        "faster-coco-eval>=1.6.5",
         "fvcore>=0.1.5,<0.1.6",
         "iopath>=0.1.7,<0.1.10",
         "omegaconf>=2.1,<2.4",
@@ -53,7 +54,9 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "data": ["supervision>=0.25"],  # Pascal VOC and YOLO data sets; its own Detections
         "export": ["onnx", "onnxruntime"],
+        "slurm": ["submitit"],
         "dev": ["pytest", "pytest-timeout", "hypothesis", "ruff", "timm"],
     },
 )
