@@ -18,6 +18,14 @@ from d2_regnet import paths  # noqa: F401  registers regnet://
 from d2_regnet.archs import RegNetArch, get_arch, list_archs
 from d2_regnet.config import add_regnet_config
 from d2_regnet.modeling import build_regnet
+from d2_regnet.optimize import optimize_for_inference
 
 __version__ = "0.1.0"
-__all__ = ["RegNetArch", "add_regnet_config", "build_regnet", "get_arch", "list_archs"]
+__all__ = [
+    "RegNetArch",
+    "add_regnet_config",
+    "build_regnet",
+    "get_arch",
+    "list_archs",
+    "optimize_for_inference",
+]

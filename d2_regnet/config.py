@@ -52,6 +52,10 @@ def add_regnet_config(cfg: CfgNode) -> None:
     cfg.MODEL.RETINANET.MIN_LOW_QUALITY_IOU = 0.0
     # For CascadeMaskROIHeads: what all losses of each stage are multiplied by.
     cfg.MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS = (1.0, 0.5, 0.25)
+    # For OptimizedGeneralizedRCNN, OptimizedRetinaNet and OptimizedMMDetRetinaNet as
+    # MODEL.META_ARCHITECTURE: the precision, float32, bfloat16 or float16, in which
+    # optimize.optimize_for_inference has them detect, and whether it compiles.
+    cfg.MODEL.OPTIMIZED = CfgNode({"DTYPE": "float32", "COMPILE": False})
     # For engine.yacs_trainer.YacsTrainer: the norm of all gradients together is what is clipped ...
     cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL = False
     # ... and large-scale jitter, crops of SIZE x SIZE pixels of the picture scaled to MIN_SCALE to

@@ -1,22 +1,27 @@
 """Makes a trained detector ready for inference: folded norms, channels-last, lower precision."""
 
 import copy
+import functools
 from collections.abc import Iterator
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.backbone.regnet import (
     BottleneckTransform,
     ResBottleneckBlock,
     SimpleStem,
 )
-from detectron2.modeling.meta_arch import RetinaNet
+from detectron2.modeling.meta_arch import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.roi_heads import BaseMaskRCNNHead
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from d2_regnet.modeling.norm import EvalBN
+from d2_regnet.modeling.retinanet import MMDetRetinaNet
 
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _FOLDABLE = (EvalBN, FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm)
 # Where Detectron2's RegNet modules keep a convolution and the norm that follows it.
 _PAIRS = {
@@ -49,7 +54,7 @@ def optimize_for_inference(
     Raises:
         ValueError: another dtype.
     """
-    if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+    if dtype is not None and dtype not in _DTYPES.values():
         raise ValueError(f"dtype must be float32, bfloat16 or float16, not {dtype}")
     model = copy.deepcopy(model).eval().requires_grad_(False)
     fold_norms(model)
@@ -64,6 +69,79 @@ def optimize_for_inference(
         if compile and not isinstance(part, BaseMaskRCNNHead):
             part.compile(dynamic=True)
     return model
+
+
+def dtype_named(name: str) -> torch.dtype:
+    """The dtype of `optimize_for_inference` that a config calls by its name.
+
+    Raises:
+        ValueError: not "float32", "bfloat16" or "float16".
+    """
+    if name not in _DTYPES:
+        raise ValueError(f"{name!r} is not a dtype: it is one of {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def yacs_options(cfg: CfgNode) -> dict:
+    """`dtype` and `compile` of `optimize_for_inference` as `cfg.MODEL.OPTIMIZED` sets them.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    if "OPTIMIZED" not in cfg.MODEL:
+        raise ValueError(
+            "MODEL.OPTIMIZED is missing: call d2_regnet.add_regnet_config(cfg) after get_cfg()"
+        )
+    node = cfg.MODEL.OPTIMIZED
+    try:
+        return {"dtype": dtype_named(node.DTYPE), "compile": node.COMPILE}
+    except ValueError as error:
+        raise ValueError(f"MODEL.OPTIMIZED.DTYPE: {error}") from error
+
+
+class _Optimized:
+    """Detects with a copy of itself from `optimize_for_inference`; trains as the class it is.
+
+    State dicts are the class's own. The copy is made for the first picture after weights were
+    loaded or trained, with the options of `MODEL.OPTIMIZED`.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        optimize = functools.partial(optimize_for_inference, **yacs_options(cfg))
+        super().__init__(cfg)
+        self._optimize = optimize
+        self._forget()
+        self.register_load_state_dict_post_hook(lambda module, keys: module._forget())
+
+    def train(self, mode: bool = True):
+        if mode:
+            self._forget()
+        return super().train(mode)
+
+    def forward(self, batched_inputs: list[dict]):
+        if self.training:
+            return super().forward(batched_inputs)
+        if not self._optimized:
+            self._optimized.append(self._optimize(self))
+        return super(_Optimized, self._optimized[0]).forward(batched_inputs)
+
+    def _forget(self):
+        self._optimized = []  # in a list, it is no submodule
+
+
+@META_ARCH_REGISTRY.register()
+class OptimizedGeneralizedRCNN(_Optimized, GeneralizedRCNN):
+    """GeneralizedRCNN that detects as `optimize_for_inference` makes it."""
+
+
+@META_ARCH_REGISTRY.register()
+class OptimizedRetinaNet(_Optimized, RetinaNet):
+    """RetinaNet that detects as `optimize_for_inference` makes it."""
+
+
+@META_ARCH_REGISTRY.register()
+class OptimizedMMDetRetinaNet(_Optimized, MMDetRetinaNet):
+    """MMDetRetinaNet that detects as `optimize_for_inference` makes it."""
 
 
 def fold_norms(model: nn.Module) -> None:

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.config import instantiate
+from detectron2.config import get_cfg, instantiate
+from detectron2.engine import DefaultPredictor
+from detectron2.modeling import build_model
 from detectron2.structures import pairwise_iou
 from torch import nn
 
-from d2_regnet.optimize import optimize_for_inference
+from d2_regnet import model_zoo, optimize_for_inference
 from d2_regnet.recipes import recipe
 
 ROWS = [
@@ -109,3 +111,81 @@ def test_compiled_for_all_sizes_after_the_first(detector):
         (ours,), (plain,) = answers(compiled, pictures), answers(optimized, pictures)
         torch.testing.assert_close(ours.scores, plain.scores, rtol=0, atol=1e-4)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 0  # of the last size
+
+
+@pytest.fixture
+def cfg():
+    """A small yacs RetinaNet with random weights, on the CPU."""
+    cfg = model_zoo.get_config("retinanet_regnetx_800mf_fpn_1x.yaml")
+    cfg.MODEL.REGNETS.ARCH = "RegNetX-200MF"
+    cfg.MODEL.FPN.OUT_CHANNELS = 32
+    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.0
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS, cfg.INPUT.MIN_SIZE_TEST = "cpu", "", 96
+    return cfg
+
+
+def optimized(cfg):
+    cfg = cfg.clone()
+    cfg.MODEL.META_ARCHITECTURE = "Optimized" + cfg.MODEL.META_ARCHITECTURE
+    return cfg
+
+
+@pytest.mark.parametrize(
+    "dtype, rtol", [("float32", 1e-4), ("bfloat16", 0.05)], ids=["float32", "bfloat16"]
+)
+def test_default_predictor_by_a_setting(cfg, tmp_path, seed, dtype, rtol):
+    plain = build_model(cfg)
+    nn.init.normal_(plain.head.cls_score.weight, std=0.5)
+    cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
+    torch.save({"model": plain.state_dict()}, cfg.MODEL.WEIGHTS)
+    picture = np.random.RandomState(0).randint(0, 256, (96, 128, 3), np.uint8)
+    expected = DefaultPredictor(cfg)(picture)["instances"]
+
+    cfg.MODEL.OPTIMIZED.DTYPE = dtype
+    predictor = DefaultPredictor(optimized(cfg))
+    found = predictor(picture)["instances"]
+    assert len(found) == len(expected) > 0
+    torch.testing.assert_close(found.scores, expected.scores, rtol=rtol, atol=rtol)
+    (working,) = predictor.model._optimized
+    assert working.backbone.fpn_output3.weight.dtype == getattr(torch, dtype)
+    assert predictor.model.state_dict().keys() == plain.state_dict().keys()
+    predictor(picture)
+    assert predictor.model._optimized[0] is working  # made once
+
+
+def test_a_copy_is_as_old_as_its_weights(cfg, seed):
+    model = build_model(optimized(cfg)).eval()
+    picture = [{"image": torch.rand(3, 64, 64) * 255}]
+    before = answers(model, picture)[0].scores
+
+    nn.init.normal_(model.head.cls_score.weight, std=0.5)
+    assert torch.equal(answers(model, picture)[0].scores, before)
+    model.load_state_dict(model.state_dict())
+    assert not torch.equal(answers(model, picture)[0].scores, before)
+
+    model.train()
+    with torch.no_grad():
+        model.head.cls_score.weight.zero_()
+    model.eval()
+    assert answers(model, picture)[0].scores.std() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["GeneralizedRCNN", "RetinaNet", "MMDetRetinaNet"])
+def test_every_meta_architecture_has_an_optimized_form(cfg, name):
+    if name == "GeneralizedRCNN":
+        cfg = model_zoo.get_config("faster_rcnn_regnetx_400mf_fpn_3x.yaml")
+        cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.META_ARCHITECTURE = name
+    plain, model = build_model(cfg), build_model(optimized(cfg))
+    assert isinstance(model, type(plain))
+    assert model.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_bad_options_of_yacs_configs_are_named(cfg):
+    cfg.MODEL.OPTIMIZED.DTYPE = "int8"
+    with pytest.raises(ValueError, match="OPTIMIZED.DTYPE: 'int8' is not a dtype: it is one of fl"):
+        build_model(optimized(cfg))
+    without = get_cfg()
+    without.MODEL.META_ARCHITECTURE = "OptimizedRetinaNet"
+    with pytest.raises(ValueError, match="MODEL.OPTIMIZED is missing: .*add_regnet_config"):
+        build_model(without)

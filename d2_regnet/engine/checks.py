@@ -21,6 +21,7 @@ from d2_regnet.archs import suggest
 from d2_regnet.checkpoint import catalog  # noqa: F401  teaches PathManager regnet://
 from d2_regnet.checkpoint import read as read_checkpoint
 from d2_regnet.data.registered import check_before_training
+from d2_regnet.optimize import dtype_named
 
 from .config import nearest, parameters
 from .memory import check_memory
@@ -88,6 +89,22 @@ def amp_dtype(amp: DictConfig, device: str) -> torch.dtype | None:
     return _PRECISIONS[name]
 
 
+def inference_options(node: DictConfig) -> dict | None:
+    """The arguments that `train.optimize_for_inference` has for it, None where it is off.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    try:
+        dtype = dtype_named(node.dtype)
+    except ValueError as error:
+        raise ValueError(f"train.optimize_for_inference.dtype={error}") from error
+    for key in ("enabled", "compile"):
+        if not isinstance(node[key], bool):
+            raise ValueError(f"train.optimize_for_inference.{key} must be true or false")
+    return {"dtype": dtype, "compile": node.compile} if node.enabled else None
+
+
 def check_device(name: str) -> None:
     """Refuses a device that torch does not know or this machine's GPUs do not reach.
 
@@ -130,6 +147,7 @@ def _check_train(train: DictConfig) -> None:
     if not isinstance(train.device, str):
         raise ValueError(f"train.device={train.device} is not a device: cpu, cuda or cuda:N")
     amp_dtype(train.amp, train.device)
+    inference_options(train.optimize_for_inference)
     if train.clip_grad is not None:
         unknown = set(train.clip_grad) - {"max_norm", "norm_type"}
         if unknown or "max_norm" not in train.clip_grad:

@@ -31,6 +31,8 @@ TRAIN_DEFAULTS = dict(
     cudnn_benchmark=False,
     amp=dict(enabled=False, precision=None),  # float16 or bfloat16; None: as the device does best
     clip_grad=None,  # dict(max_norm=..., norm_type=...)
+    # Evaluate what d2_regnet.optimize_for_inference makes of the model.
+    optimize_for_inference=dict(enabled=False, dtype="float32", compile=False),
 )
 _OPTIONAL_GROUPS = {"train.clip_grad": ("max_norm", "norm_type")}
 

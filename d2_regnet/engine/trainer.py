@@ -32,10 +32,11 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from d2_regnet.data.sampler import TrainingBatchSampler
+from d2_regnet.optimize import optimize_for_inference
 from d2_regnet.solver import clip_gradients
 
 from .checkpointer import Checkpointer
-from .checks import amp_dtype, build_optimizer, check_config
+from .checks import amp_dtype, build_optimizer, check_config, inference_options
 from .hooks import StopOnSignal
 
 logger = logging.getLogger(__name__)
@@ -282,6 +283,9 @@ def run_evaluation(
         model = instantiate(cfg.model).to(_device(cfg))
         checkpointer = Checkpointer(model, cfg.train.output_dir)
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
+    options = inference_options(cfg.train.optimize_for_inference)
+    if options:
+        model = optimize_for_inference(model, **options)
     results = inference_on_dataset(
         model,
         instantiate(cfg.dataloader.test),

@@ -12,6 +12,7 @@ from detectron2.evaluation import COCOEvaluator
 
 from d2_regnet import model_zoo
 from d2_regnet.config import add_regnet_config
+from d2_regnet.optimize import yacs_options
 from d2_regnet.solver import clip_gradients
 
 
@@ -81,6 +82,7 @@ def load_yaml(path: str, overrides: Sequence[str] = ()) -> CfgNode:
         cfg.merge_from_list(list(overrides))
     except (KeyError, AssertionError, ValueError) as error:
         raise ValueError(f"{path}: {error.args[0] if error.args else error}") from error
+    yacs_options(cfg)
     cfg.freeze()
     return cfg
 

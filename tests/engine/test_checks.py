@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from d2_regnet.data import register_shapes
 from d2_regnet.engine import check_config, load_config
-from d2_regnet.engine.checks import amp_dtype, check_device
+from d2_regnet.engine.checks import amp_dtype, check_device, inference_options
 
 
 @pytest.fixture
@@ -33,6 +33,21 @@ def cfg(data, tmp_path, monkeypatch):
 def test_amp_dtype(enabled, precision, device, dtype):
     amp = OmegaConf.create(dict(enabled=enabled, precision=precision))
     assert amp_dtype(amp, device) is dtype
+
+
+def test_inference_options():
+    node = OmegaConf.create(dict(enabled=False, dtype="float32", compile=False))
+    assert inference_options(node) is None
+    node.enabled = True
+    assert inference_options(node) == {"dtype": torch.float32, "compile": False}
+    node.dtype, node.compile = "bfloat16", True
+    assert inference_options(node) == {"dtype": torch.bfloat16, "compile": True}
+    for key, value, reason in (
+        ("dtype", "int8", "inference.dtype='int8' is not a dtype: it is one of float32, bfl"),
+        ("compile", 3, "inference.compile must be true or false"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            inference_options(OmegaConf.merge(node, {key: value}))
 
 
 @pytest.mark.parametrize("gpus, refused", [(0, []), (1, ["cuda:1"]), (2, [])])

@@ -6,11 +6,13 @@ import logging
 
 import pytest
 import torch
+from detectron2.config import instantiate
 from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from d2_regnet.engine import Interrupted, evaluate, load_config, train
+from d2_regnet import optimize_for_inference
+from d2_regnet.engine import Interrupted, evaluate, load_config, train, trainer
 from d2_regnet.engine.trainer import Trainer
 from d2_regnet.solver import clip_gradients
 
@@ -153,6 +155,29 @@ def test_train_returns_the_last_evaluation(cfg, tmp_path, capsys):
     again = evaluate(cfg)
     assert json.dumps(again) == json.dumps(results)
     assert "model" not in cfg.optimizer.params  # the config stays what it was
+
+
+def test_evaluates_the_optimized_model(cfg, monkeypatch):
+    made = []
+
+    def optimize(*args, **options):
+        made.append(options)
+        return optimize_for_inference(*args, **options)
+
+    monkeypatch.setattr(trainer, "optimize_for_inference", optimize)
+    model = instantiate(cfg.model)
+    plain = evaluate(cfg, model)
+    assert not made
+    cfg.train.optimize_for_inference.enabled = True
+    optimized = evaluate(cfg, model)
+    assert made == [{"dtype": torch.float32, "compile": False}]
+    assert optimized["bbox"]["AP"] == pytest.approx(plain["bbox"]["AP"], abs=0.05)
+
+    cfg.train.optimize_for_inference.dtype = "int8"
+    with pytest.raises(
+        ValueError, match="train.optimize_for_inference.dtype='int8' is not a dtype"
+    ):
+        evaluate(cfg)
 
 
 def test_interrupted_training_is_resumed(cfg, tmp_path):

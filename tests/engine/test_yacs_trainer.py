@@ -169,6 +169,7 @@ def test_missing_configs_are_refused():
         (["MODEL.NONE", "1"], "MODEL.NONE"),
         (["SOLVER.MAX_ITER", "many"], "(?i)mismatch"),
         (["SOLVER.MAX_ITER"], "odd length"),
+        (["MODEL.OPTIMIZED.DTYPE", "int8"], "MODEL.OPTIMIZED.DTYPE: 'int8' is not a dtype"),
     ],
 )
 def test_bad_overrides_are_refused(overrides, message):
