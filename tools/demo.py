@@ -23,14 +23,15 @@ from detectron2.config import LazyConfig
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.engine import HookBase
-from detectron2.utils.visualizer import Visualizer
+from detectron2.structures import Instances
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
-from pycocotools import mask as coco_mask
 
+from d2_regnet import drawing
 from d2_regnet.cli import bad_input
 from d2_regnet.data import register_shapes
 from d2_regnet.data.shapes import SPLITS
+from d2_regnet.drawing import enlarged, from_annotations, from_results
 from d2_regnet.engine import ProgressLine, load_config, train
 from d2_regnet.files import whole_file
 
@@ -40,8 +41,6 @@ TASKS = {"box": "bbox", "mask": "segm"}
 PICTURES = 12  # drawn: the first ones, whatever they turn out like
 PICTURES_TOGETHER = 4
 SHOWN_SCORE = 0.5
-ZOOM = 3
-FONT_SIZE = 13
 DPI = 100
 LOSSES = {
     "total_loss": dict(color="black", linewidth=2),
@@ -201,39 +200,10 @@ def table(summary: dict) -> str:
     )
 
 
-def enlarged(image: np.ndarray) -> np.ndarray:
-    return image.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
-
-
-def draw_instances(image: np.ndarray, instances: list[dict], metadata) -> np.ndarray:
-    """Instances in the colours of their classes on their picture in grey: uint8 (H, W, 3), RGB.
-
-    Both are enlarged by ZOOM.
-
-    Args:
-        image: uint8 (h, w, 3), RGB.
-        instances: each with `category_id` from 0, `bbox` (x, y, width, height), `segmentation`
-            (COCO's compressed RLE), and, if it is a prediction, `score`.
-        metadata: the data set's.
-    """
+def draw_instances(image: np.ndarray, instances: Instances, metadata) -> np.ndarray:
+    """Instances in the colours of their classes on their picture in grey, enlarged."""
     grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2).astype(np.uint8)
-    canvas = Visualizer(enlarged(grey), metadata)
-    for instance in sorted(instances, key=lambda each: each.get("score", 1.0)):
-        kind = instance["category_id"]
-        colour = tuple(channel / 255 for channel in metadata.thing_colors[kind])
-        mask = enlarged(coco_mask.decode(instance["segmentation"]))
-        canvas.draw_binary_mask(mask, colour, edge_color="white", alpha=0.5, area_threshold=0)
-        x, y, width, height = (ZOOM * value for value in instance["bbox"])
-        canvas.draw_box((x, y, x + width, y + height), edge_color=colour, alpha=1.0)
-        score = f" {instance['score']:.0%}" if "score" in instance else ""
-        canvas.draw_text(
-            metadata.thing_classes[kind] + score,
-            (max(x, 0), max(y, 0)),
-            font_size=FONT_SIZE,
-            color=colour,
-            horizontal_alignment="left",
-        )
-    return canvas.output.get_image()
+    return drawing.draw_instances(grey, instances, metadata)
 
 
 def draw_pictures(cfg: DictConfig, folder: Path) -> None:
@@ -242,17 +212,18 @@ def draw_pictures(cfg: DictConfig, folder: Path) -> None:
     metadata = MetadataCatalog.get(name)
     found = json.loads((folder / "inference" / "coco_instances_results.json").read_text())
     (folder / "pictures").mkdir(exist_ok=True)
+    ids = metadata.thing_dataset_id_to_contiguous_id
     rows = []
     for record in DatasetCatalog.get(name)[:PICTURES]:
+        image = read_image(record["file_name"], format="RGB")
+        size = image.shape[:2]
         predictions = [
-            {**each, "category_id": metadata.thing_dataset_id_to_contiguous_id[each["category_id"]]}
+            each
             for each in found
             if each["image_id"] == record["image_id"] and each["score"] >= SHOWN_SCORE
         ]
-        image = read_image(record["file_name"], format="RGB")
-        drawn = [
-            draw_instances(image, each, metadata) for each in (record["annotations"], predictions)
-        ]
+        both = from_annotations(record["annotations"], size), from_results(predictions, size, ids)
+        drawn = [draw_instances(image, each, metadata) for each in both]
         rows.append([enlarged(image), *drawn])
         draw_grid(rows[-1:], folder / "pictures" / Path(record["file_name"]).name)
     draw_grid(rows[:PICTURES_TOGETHER], folder / "predictions.png")

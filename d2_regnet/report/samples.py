@@ -8,17 +8,14 @@ from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import read_image
-from detectron2.structures import Boxes, BoxMode, Instances
-from detectron2.utils.visualizer import ColorMode, Visualizer
+from detectron2.structures import Instances
 from PIL import Image
-from pycocotools import mask as coco_mask
 
-from d2_regnet.data import register_shapes
+from d2_regnet.data import read_image, register_shapes
+from d2_regnet.drawing import draw_instances, from_annotations, from_results
 from d2_regnet.engine import load_config
 from d2_regnet.engine.checkpointer import Checkpointer
 
@@ -27,7 +24,6 @@ from .runs import Run
 SHOWN_SCORE = 0.5
 DEFAULT_COUNT = 6
 _WIDTH = 960  # pixels of a picture on the page, at most
-_SMALL = 320  # narrower ones are enlarged to it
 _SHAPES = re.compile(r"shapes_seed(\d+)_(train|val)(\d+)")
 
 
@@ -123,39 +119,23 @@ def _draw_results(records: Iterable[dict], predictions: list[dict], metadata) ->
     ids = metadata.thing_dataset_id_to_contiguous_id
     for record in records:
         mine = [each for each in predictions if each["image_id"] == record["image_id"]]
-        instances = Instances((record["height"], record["width"]))
-        boxes = np.array([each["bbox"] for each in mine], dtype=float).reshape(-1, 4)
-        boxes = BoxMode.convert(boxes, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
-        instances.pred_boxes = Boxes(torch.as_tensor(boxes))
-        instances.scores = torch.tensor([each["score"] for each in mine])
-        instances.pred_classes = torch.tensor(
-            [ids[each["category_id"]] for each in mine], dtype=torch.int64
-        )
-        if mine and all("segmentation" in each for each in mine):
-            masks = [coco_mask.decode(each["segmentation"]) for each in mine]
-            instances.pred_masks = torch.as_tensor(np.stack(masks)).bool()
-        yield _draw(record, instances, metadata)
+        yield _draw(record, from_results(mine, (record["height"], record["width"]), ids), metadata)
 
 
 def _draw(record: dict, instances: Instances, metadata) -> Sample:
     """Ground truth and prediction, each on the picture."""
-    image = read_image(record["file_name"], format="RGB")
-    scale = max(1.0, _SMALL / image.shape[1])
+    size = record["height"], record["width"]
+    image = read_image(record["file_name"], "RGB", size[::-1])
     shown = instances[instances.scores >= SHOWN_SCORE]
-    truth, prediction = (
-        Visualizer(image, metadata, scale, ColorMode.SEGMENTATION) for _ in range(2)
-    )
     drawings = {
-        "ground truth": truth.draw_dataset_dict(record),
-        "prediction" if len(shown) else f"prediction (none of {SHOWN_SCORE:.0%} or more)": (
-            prediction.draw_instance_predictions(shown)
-        ),
+        "ground truth": from_annotations(record.get("annotations", []), size),
+        "prediction" if len(shown) else f"prediction (none of {SHOWN_SCORE:.0%} or more)": shown,
     }
     return Sample(
         Path(record["file_name"]).name,
         {
-            caption: _jpeg(Image.fromarray(drawing.get_image()), _WIDTH)
-            for caption, drawing in drawings.items()
+            caption: _jpeg(Image.fromarray(draw_instances(image, each, metadata)), _WIDTH)
+            for caption, each in drawings.items()
         },
     )
 

@@ -10,10 +10,12 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from pycocotools import mask as coco_mask
+from detectron2.structures import Boxes, Instances
 
 from d2_regnet.data.shapes import CLASSES, render
+from d2_regnet.drawing import zoom
 
 
 @pytest.fixture
@@ -111,18 +113,24 @@ def test_instances_are_drawn_where_they_are(tool):
     k = kinds.index("ring") + 1
     mask = seen == k
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    box = [columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]]
-    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    instance = dict(category_id=CLASSES.index("ring"), bbox=box, segmentation=rle, score=0.9)
+    box = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    instances = Instances(
+        mask.shape,
+        pred_boxes=Boxes(torch.tensor([box])),
+        pred_classes=torch.tensor([CLASSES.index("ring")]),
+        pred_masks=torch.as_tensor(mask)[None],
+        scores=torch.tensor([0.9]),
+    )
     metadata = MetadataCatalog.get("shapes_val")
-    drawn = tool.draw_instances(image, [instance], metadata).astype(int)
-    plain = tool.draw_instances(image, [], metadata).astype(int)
-    assert drawn.shape == (tool.ZOOM * image.shape[0], tool.ZOOM * image.shape[1], 3)
+    drawn = tool.draw_instances(image, instances, metadata).astype(int)
+    plain = tool.draw_instances(image, instances[:0], metadata).astype(int)
+    times = zoom(*mask.shape)
+    assert drawn.shape == (times * image.shape[0], times * image.shape[1], 3)
     assert (plain[..., 0] == plain[..., 2]).all()  # grey
-    changed = np.abs(drawn - plain).sum(axis=2)[1 :: tool.ZOOM, 1 :: tool.ZOOM] > 30
+    changed = np.abs(drawn - plain).sum(axis=2)[1::times, 1::times] > 30
     assert changed[mask].mean() > 0.95
     far = np.ones_like(mask)
-    far[max(0, box[1] - 3) : box[1] + box[3] + 3, max(0, box[0] - 3) : box[0] + box[2] + 30] = False
+    far[max(0, box[1] - 9) : box[3] + 3, max(0, box[0] - 3) : box[2] + 30] = False
     assert not changed[far].any()
 
 

@@ -1,0 +1,130 @@
+"""Instances drawn on their picture, with Detectron2's Visualizer, readable whatever its size."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from detectron2.data.catalog import Metadata
+from detectron2.data.detection_utils import annotations_to_instances
+from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.utils.colormap import colormap
+from detectron2.utils.visualizer import Visualizer
+from pycocotools import mask as coco_mask
+
+__all__ = ["draw_instances", "enlarged", "from_annotations", "from_results", "zoom"]
+
+_LONG_SIDE = 480  # pixels: smaller pictures are enlarged at least to this
+_MOST = 8
+_FONT = 9.0  # points, at least
+_LETTER = 0.62  # width of a letter over the font's size, on average
+_PIXELS_PER_POINT = 100 / 72  # matplotlib's
+
+
+def zoom(height: int, width: int) -> int:
+    """How many times `enlarged` enlarges a picture of this size: 1 to 8."""
+    return min(_MOST, max(1, math.ceil(_LONG_SIDE / max(height, width))))
+
+
+def enlarged(image: np.ndarray) -> np.ndarray:
+    """An (H, W, ...) array with every pixel repeated, so that text can be read beside it."""
+    times = zoom(*image.shape[:2])
+    return image.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def draw_instances(
+    image: np.ndarray, instances: Instances, metadata: Metadata, *, enlarge: bool = True
+) -> np.ndarray:
+    """Masks, boxes, class names and scores in the colours of the classes.
+
+    A picture whose long side is under 480 pixels is enlarged (see `enlarged`); text and lines grow
+    with larger ones.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        instances: on the CPU, of this picture's size: `pred_boxes` and `pred_classes`; `pred_masks`
+            and `scores`, from 0 to 1, where there are any.
+        metadata: `thing_classes`, and `thing_colors` (RGB, 0 to 255) if the classes have their own.
+        enlarge: enlarge small pictures; if not, the result has the picture's size.
+
+    Returns:
+        uint8 (h, w, 3), RGB.
+    """
+    times = zoom(*image.shape[:2]) if enlarge else 1
+    canvas = Visualizer(enlarged(image) if enlarge else image, metadata)
+    height, width = times * image.shape[0], times * image.shape[1]
+    font = max(_FONT, math.sqrt(height * width) / 65)
+    colours = metadata.get("thing_colors") or colormap(rgb=True, maximum=255)
+    scores = instances.scores.tolist() if instances.has("scores") else [None] * len(instances)
+    # The surest last, so that nothing hides it.
+    for i in sorted(range(len(instances)), key=lambda i: scores[i] or 0):
+        kind = int(instances.pred_classes[i])
+        colour = tuple(float(channel) / 255 for channel in colours[kind % len(colours)])
+        if instances.has("pred_masks"):
+            mask = np.asarray(instances.pred_masks[i], np.uint8)
+            canvas.draw_binary_mask(
+                mask.repeat(times, axis=0).repeat(times, axis=1),
+                colour,
+                edge_color="white",
+                alpha=0.45,
+                area_threshold=0,
+            )
+        box = [times * value for value in instances.pred_boxes.tensor[i].tolist()]
+        canvas.draw_box(box, edge_color=colour, alpha=1.0)
+        score = "" if scores[i] is None else f" {scores[i]:.0%}"
+        text = metadata.thing_classes[kind] + score
+        position = _place(box, len(text), font * _PIXELS_PER_POINT, width)
+        canvas.draw_text(text, position, font_size=font, color=colour, horizontal_alignment="left")
+    return canvas.output.get_image()
+
+
+def _place(box: Sequence[float], letters: int, size: float, width: int) -> tuple[float, float]:
+    """The top left corner of a box's label: on top of the box, inside it at the picture's edge."""
+    x = min(box[0], width - _LETTER * size * letters)
+    y = box[1] - 1.25 * size
+    return max(x, 0), y if y >= 0 else max(box[1], 0)
+
+
+def from_annotations(annotations: Sequence[dict], size: tuple[int, int]) -> Instances:
+    """Ground truth in the form of predictions.
+
+    Args:
+        annotations: of one picture, in Detectron2's dataset format.
+        size: the picture's height and width.
+    """
+    has_masks = bool(annotations) and all(each.get("segmentation") for each in annotations)
+    if not has_masks:
+        plain = [{**each} for each in annotations]
+        for each in plain:
+            each.pop("segmentation", None)
+        annotations = plain
+    truth = annotations_to_instances(annotations, size, mask_format="bitmask")
+    fields = {"pred_boxes": truth.gt_boxes, "pred_classes": truth.gt_classes}
+    if has_masks:
+        fields["pred_masks"] = truth.gt_masks.tensor
+    return Instances(size, **fields)
+
+
+def from_results(
+    results: Sequence[dict], size: tuple[int, int], ids: Mapping[int, int]
+) -> Instances:
+    """Predictions of one picture from COCO's results format.
+
+    Args:
+        results: each with `bbox` (x, y, width, height), `score` and `category_id`, and maybe
+            `segmentation` as compressed RLE.
+        size: the picture's height and width.
+        ids: category id -> class index.
+    """
+    boxes = np.array([each["bbox"] for each in results], float).reshape(-1, 4)
+    fields = {
+        "pred_boxes": Boxes(
+            torch.as_tensor(BoxMode.convert(boxes, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS))
+        ),
+        "scores": torch.tensor([each["score"] for each in results]),
+        "pred_classes": torch.tensor([ids[e["category_id"]] for e in results], dtype=torch.int64),
+    }
+    if results and all("segmentation" in each for each in results):
+        masks = [coco_mask.decode(each["segmentation"]) for each in results]
+        fields["pred_masks"] = torch.as_tensor(np.stack(masks)).bool()
+    return Instances(size, **fields)
