@@ -32,6 +32,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from d2_regnet.data.sampler import TrainingBatchSampler
+from d2_regnet.modeling.global_batch import global_batch
 from d2_regnet.optimize import optimize_for_inference
 from d2_regnet.solver import clip_gradients
 
@@ -51,6 +52,8 @@ class Trainer(SimpleTrainer):
 
     The random numbers of a step are a function of the run's seed, the step and the rank, and so
     are its pictures with `d2_regnet.data.build_train_loader`; the seeds are in the checkpoints.
+    However many processes share a batch, d2_regnet's detectors draw and compute the same of it (see
+    `d2_regnet.modeling.global_batch`).
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class Trainer(SimpleTrainer):
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
-        with self.autocast():
+        with self.autocast(), global_batch(self.model, self.seed, self.iter, len(data)):
             losses = self.model(data)
         if isinstance(losses, torch.Tensor):
             losses = {"total_loss": losses}

@@ -13,6 +13,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
+from d2_regnet.modeling.global_batch import sample_each, share_losses
 from d2_regnet.modeling.matcher import MaxIoUMatcher
 
 
@@ -74,6 +75,10 @@ class CascadeMaskROIHeads(CascadeROIHeads):
             ret["mask_heads"] = [build_mask_head(cfg, shape) for _ in node.IOUS]
         return ret
 
+    def label_and_sample_proposals(self, proposals, targets):
+        """As in `ROIHeads`, the same for any number of processes."""
+        return sample_each(super().label_and_sample_proposals, proposals, targets)
+
     def forward(self, images, features, proposals, targets=None):
         """See Detectron2's `ROIHeads.forward`; losses are named `loss_cls_stage0` and so on."""
         del images
@@ -93,6 +98,7 @@ class CascadeMaskROIHeads(CascadeROIHeads):
                     objects, _ = select_foreground_proposals(sampled, self.num_classes)
                     crops = self._pool_masks(features, [each.proposal_boxes for each in objects])
                     found.update(self.mask_head[stage](crops, objects))
+            found = share_losses(found, sampled, self.num_classes)
             losses.update({f"{name}_stage{stage}": weight * loss for name, loss in found.items()})
             proposals = self._refine(predictions, sampled, stage)
             proposals = [each[~each.is_target] for each in proposals]

@@ -6,6 +6,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.structures import Boxes, Instances
 
+from d2_regnet.modeling.global_batch import mean_over_processes
 from d2_regnet.modeling.matcher import MaxIoUMatcher, match_anchors
 
 
@@ -49,10 +50,12 @@ class MMDetRetinaNet(RetinaNet):
 
     def losses(self, anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes):
         """As in `RetinaNet`, divided by this batch's matched anchors, at least one a picture."""
+        self.loss_normalizer = 100.0  # as at first: its rounding must not depend on former batches
         losses = super().losses(anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes)
         positive = [((labels >= 0) & (labels != self.num_classes)).sum() for labels in gt_labels]
         # The running mean that the base class has just divided by.
-        scale = self.loss_normalizer / torch.stack(positive).clamp(min=1).sum()
+        divisor = mean_over_processes(torch.stack(positive).clamp(min=1).sum())
+        scale = self.loss_normalizer / divisor
         return {name: loss * scale for name, loss in losses.items()}
 
     def inference_single_image(

@@ -3,6 +3,7 @@
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import StandardROIHeads
 
+from d2_regnet.modeling.global_batch import sample_each, share_losses
 from d2_regnet.modeling.matcher import MaxIoUMatcher
 
 
@@ -21,3 +22,14 @@ class MMDetROIHeads(StandardROIHeads):
             node.IOU_THRESHOLDS, node.IOU_LABELS, node.MIN_LOW_QUALITY_IOU, objects_appended=True
         )
         return {**super().from_config(cfg, input_shape), "proposal_matcher": matcher}
+
+    def label_and_sample_proposals(self, proposals, targets):
+        """As in `ROIHeads`, the same for any number of processes."""
+        return sample_each(super().label_and_sample_proposals, proposals, targets)
+
+    def forward(self, images, features, proposals, targets=None):
+        """As in `ROIHeads`, the same for any number of processes."""
+        proposals, losses = super().forward(images, features, proposals, targets)
+        if self.training:
+            losses = share_losses(losses, proposals, self.num_classes)
+        return proposals, losses

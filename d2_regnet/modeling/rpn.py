@@ -5,6 +5,7 @@ from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, 
 from detectron2.modeling.sampling import subsample_labels
 from detectron2.structures import Boxes, Instances
 
+from d2_regnet.modeling.global_batch import mean_over_processes, random_numbers_of
 from d2_regnet.modeling.matcher import MaxIoUMatcher, match_anchors
 
 
@@ -29,7 +30,7 @@ class MMDetRPN(RPN):
         """Per picture, as in `RPN`: labels (R,) in {-1, 0, 1} and matched objects' boxes (R, 4)."""
         anchors = Boxes.cat(anchors)
         labels, boxes = [], []
-        for instances in gt_instances:
+        for picture, instances in enumerate(gt_instances):
             gt_boxes = instances.gt_boxes
             matches, found = match_anchors(
                 self.anchor_matcher,
@@ -38,9 +39,10 @@ class MMDetRPN(RPN):
                 instances.image_size,
                 self.anchor_boundary_thresh,
             )
-            positive, negative = subsample_labels(
-                found, self.batch_size_per_image, self.positive_fraction, 0
-            )
+            with random_numbers_of(picture):
+                positive, negative = subsample_labels(
+                    found, self.batch_size_per_image, self.positive_fraction, 0
+                )
             sampled = torch.full_like(found, -1)
             sampled[positive], sampled[negative] = 1, 0
             labels.append(sampled)
@@ -58,5 +60,6 @@ class MMDetRPN(RPN):
         counts = torch.stack(
             [torch.stack([labels == 1, labels == 0]).sum(1) for labels in gt_labels]
         )
-        scale = self.batch_size_per_image * len(gt_labels) / counts.clamp(min=1).sum()
+        divisor = mean_over_processes(counts.clamp(min=1).sum())
+        scale = self.batch_size_per_image * len(gt_labels) / divisor
         return {name: loss * scale for name, loss in losses.items()}

@@ -1,0 +1,149 @@
+"""A training step that computes the same however many processes share its batch.
+
+Three things would depend on how the pictures are dealt out to processes, and pass through here:
+the random numbers that choose a picture's anchors and proposals, what losses are divided by (as
+MMDetection's `reduce_mean` of its `avg_factor`), and how far pictures are padded. Outside a
+`global_batch`, as in evaluation or in a loop that is not d2_regnet's, all is as Detectron2 does it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from detectron2.layers import cat
+from detectron2.modeling import GeneralizedRCNN, PanopticFPN
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.structures import Instances
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage, get_event_storage
+from torch import nn
+from torch.nn import functional as F
+
+
+class _Batch(NamedTuple):
+    key: tuple[int, int]
+    first: int  # the number in the whole batch of this process's first picture
+    draws: Counter  # how often each picture has drawn
+
+
+_batch: ContextVar[_Batch | None] = ContextVar("batch", default=None)
+
+
+@contextmanager
+def global_batch(model: nn.Module, seed: int, step: int, pictures: int) -> Iterator[None]:
+    """Inside, `model` computes its losses as of the batch of all processes.
+
+    All processes must enter it and run the model in training mode, each on as many pictures; the
+    batch holds those of rank 0 first. The mean over processes of each loss, and so DDP's mean of
+    the gradients, is then what one process computes of the whole batch.
+
+    Args:
+        model: a detector, which may be wrapped in DistributedDataParallel.
+        seed: decides, with the step, the random numbers.
+        step: not negative.
+        pictures: in this process's part.
+    """
+    model = getattr(model, "module", model)
+    # A semantic head compares its output with targets that are padded elsewhere.
+    padded = isinstance(model, GeneralizedRCNN | DenseDetector) and not isinstance(
+        model, PanopticFPN
+    )
+    hook = model.backbone.register_forward_pre_hook(_pad) if padded else None
+    token = _batch.set(_Batch((seed, step), comm.get_rank() * pictures, Counter()))
+    try:
+        yield
+    finally:
+        _batch.reset(token)
+        if hook:
+            hook.remove()
+
+
+def _pad(backbone: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    """Pads (N, C, H, W) with zeros to the largest H and W of all processes, as Detectron2 pads
+    to the largest of one. What lies behind a picture's edge changes its features."""
+    (images,) = args
+    if comm.get_world_size() == 1:
+        return args
+    sides = torch.tensor(images.shape[-2:], device=images.device)
+    dist.all_reduce(sides, dist.ReduceOp.MAX)
+    height, width = sides.tolist()
+    return (F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2])),)
+
+
+@contextmanager
+def random_numbers_of(picture: int) -> Iterator[None]:
+    """torch's random numbers inside are a function of the seed, the step, the picture's place in
+    the batch of all processes, and of how often it has drawn; outside they go on as before.
+
+    Args:
+        picture: the place in this process's part, from 0.
+    """
+    batch = _batch.get()
+    if batch is None:
+        yield
+        return
+    place = batch.first + picture
+    key = np.random.SeedSequence((*batch.key, place, batch.draws[place]))
+    batch.draws[place] += 1
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(gpus):
+        torch.manual_seed(int(key.generate_state(1)[0]))
+        yield
+
+
+def sample_each(
+    sample: Callable[[list[Instances], list[Instances]], list[Instances]],
+    proposals: list[Instances],
+    targets: list[Instances],
+) -> list[Instances]:
+    """Detectron2's `ROIHeads.label_and_sample_proposals`, each picture with random numbers of its
+    own.
+
+    Args:
+        sample: that method; whatever it logs is logged as the mean over the pictures.
+        proposals, targets: one a picture, as it takes them.
+    """
+    if _batch.get() is None:
+        return sample(proposals, targets)
+    sampled = []
+    with EventStorage() as each:
+        for picture, pair in enumerate(zip(proposals, targets, strict=True)):
+            with random_numbers_of(picture):
+                sampled += sample(*([one] for one in pair))
+    for name, history in each.histories().items():
+        get_event_storage().put_scalar(name, history.global_avg())
+    return sampled
+
+
+def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
+    """The mean over all processes of each element, float32, of the same shape."""
+    values = values.float()
+    if _batch.get() is not None and comm.get_world_size() > 1:
+        dist.all_reduce(values)
+        values /= comm.get_world_size()
+    return values
+
+
+def share_losses(
+    losses: dict[str, torch.Tensor], sampled: list[Instances], num_classes: int
+) -> dict[str, torch.Tensor]:
+    """Weighs a box head's losses, and a mask head's, by this process's share of what they are
+    means over: boxes, and boxes on objects.
+
+    Args:
+        losses: scalars of this process; others than `loss_cls`, `loss_box_reg` and `loss_mask`
+            are left as they are.
+        sampled: the boxes, with `gt_classes`.
+        num_classes: the class that stands for background.
+    """
+    classes = cat([each.gt_classes for each in sampled])
+    counts = torch.stack([torch.full_like(classes, 1).sum(), (classes < num_classes).sum()]).float()
+    # Where no process has any, the losses are 0.
+    boxes, objects = counts / mean_over_processes(counts.clone()).clamp(min=1e-6)
+    weights = {"loss_cls": boxes, "loss_box_reg": boxes, "loss_mask": objects}
+    return {name: loss * weights.get(name, 1) for name, loss in losses.items()}
