@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import cv2
 import numpy as np
 import torch
 from detectron2.data.catalog import Metadata
@@ -17,6 +18,8 @@ __all__ = ["draw_instances", "enlarged", "from_annotations", "from_results", "zo
 _LONG_SIDE = 480  # pixels: smaller pictures are enlarged at least to this
 _MOST = 8
 _FONT = 9.0  # points, at least
+_SMALL_FONT = 6.0  # on small pictures that stay as they are
+_TINT = 0.4  # how much of a mask's pixels is its colour
 _LETTER = 0.62  # width of a letter over the font's size, on average
 _PIXELS_PER_POINT = 100 / 72  # matplotlib's
 
@@ -51,31 +54,48 @@ def draw_instances(
         uint8 (h, w, 3), RGB.
     """
     times = zoom(*image.shape[:2]) if enlarge else 1
-    canvas = Visualizer(enlarged(image) if enlarge else image, metadata)
     height, width = times * image.shape[0], times * image.shape[1]
-    font = max(_FONT, math.sqrt(height * width) / 65)
-    colours = metadata.get("thing_colors") or colormap(rgb=True, maximum=255)
+    least = _FONT if zoom(height, width) == 1 else _SMALL_FONT
+    font = max(least, math.sqrt(height * width) / 75)
+    known = metadata.get("thing_colors") or colormap(rgb=True, maximum=255)
+    kinds = instances.pred_classes.tolist()
+    colours = [np.asarray(known[kind % len(known)], float) for kind in kinds]
     scores = instances.scores.tolist() if instances.has("scores") else [None] * len(instances)
     # The surest last, so that nothing hides it.
-    for i in sorted(range(len(instances)), key=lambda i: scores[i] or 0):
-        kind = int(instances.pred_classes[i])
-        colour = tuple(float(channel) / 255 for channel in colours[kind % len(colours)])
-        if instances.has("pred_masks"):
-            mask = np.asarray(instances.pred_masks[i], np.uint8)
-            canvas.draw_binary_mask(
-                mask.repeat(times, axis=0).repeat(times, axis=1),
-                colour,
-                edge_color="white",
-                alpha=0.45,
-                area_threshold=0,
-            )
+    order = sorted(range(len(instances)), key=lambda i: scores[i] or 0)
+
+    painted = enlarged(image) if enlarge else image.copy()
+    if instances.has("pred_masks"):
+        masks = np.asarray(instances.pred_masks, bool)
+        for i in order:
+            _paint(painted, masks[i].repeat(times, axis=0).repeat(times, axis=1), colours[i])
+    canvas = Visualizer(painted, metadata)
+    for i in order:
         box = [times * value for value in instances.pred_boxes.tensor[i].tolist()]
-        canvas.draw_box(box, edge_color=colour, alpha=1.0)
+        canvas.draw_box(box, edge_color=tuple(colours[i] / 255), alpha=1.0)
+    for i in order:
+        box = [times * value for value in instances.pred_boxes.tensor[i].tolist()]
         score = "" if scores[i] is None else f" {scores[i]:.0%}"
-        text = metadata.thing_classes[kind] + score
-        position = _place(box, len(text), font * _PIXELS_PER_POINT, width)
-        canvas.draw_text(text, position, font_size=font, color=colour, horizontal_alignment="left")
+        text = metadata.thing_classes[kinds[i]] + score
+        canvas.draw_text(
+            text,
+            _place(box, len(text), font * _PIXELS_PER_POINT, width),
+            font_size=font,
+            color=tuple(0.6 * colours[i] / 255 + 0.4),  # light, on black
+            horizontal_alignment="left",
+        )
     return canvas.output.get_image()
+
+
+def _paint(image: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> None:
+    """Tints a bool (H, W) mask of an image, in place, and draws its edge in white.
+
+    `Visualizer.draw_binary_mask` takes seconds for each mask of a picture of 4000 pixels.
+    """
+    image[mask] = ((1 - _TINT) * image[mask] + _TINT * colour).astype(np.uint8)
+    edges, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    thickness = max(1, round(math.sqrt(mask.size) / 700))
+    cv2.drawContours(image, edges, -1, (255, 255, 255), thickness)
 
 
 def _place(box: Sequence[float], letters: int, size: float, width: int) -> tuple[float, float]:

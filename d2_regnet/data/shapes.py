@@ -12,6 +12,7 @@ with stored blocks, because what a compressor makes of a picture depends on its 
 import json
 import logging
 import os
+import re
 import shutil
 import struct
 import tempfile
@@ -23,7 +24,14 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
 
-__all__ = ["CLASSES", "SPLITS", "build_shapes", "register_shapes", "render"]
+__all__ = [
+    "CLASSES",
+    "SPLITS",
+    "build_shapes",
+    "register_named_shapes",
+    "register_shapes",
+    "render",
+]
 
 CLASSES = ("circle", "square", "triangle", "star", "ring", "cross")
 SPLITS = {"train": 1000, "val": 120}
@@ -309,6 +317,12 @@ def register_shapes(seed=0, splits=None):
                 f"split {split!r} must have a whole number of pictures, at least 1, not {count!r}"
             )
     return [_register(seed, split, count) for split, count in splits.items()]
+
+
+def register_named_shapes(name):
+    """Registers the shapes that such a name means; does nothing about any other name."""
+    if match := re.fullmatch(r"shapes_seed(\d+)_(train|val)(\d+)", name):
+        register_shapes(int(match[1]), {match[2]: int(match[3])})
 
 
 def _register(seed, split, count):

@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Instances
 from PIL import Image
 
-from d2_regnet.data import read_image, register_shapes
+from d2_regnet.data import read_image
+from d2_regnet.data.shapes import register_named_shapes
 from d2_regnet.drawing import draw_instances, from_annotations, from_results
 from d2_regnet.engine import load_config
 from d2_regnet.engine.checkpointer import Checkpointer
@@ -24,7 +24,6 @@ from .runs import Run
 SHOWN_SCORE = 0.5
 DEFAULT_COUNT = 6
 _WIDTH = 960  # pixels of a picture on the page, at most
-_SHAPES = re.compile(r"shapes_seed(\d+)_(train|val)(\d+)")
 
 
 @dataclass(frozen=True)
@@ -100,8 +99,7 @@ def collect(run: Run, count: int = DEFAULT_COUNT) -> tuple[list[Sample], str]:
 
 def _dataset(names) -> tuple[list[dict], object]:
     name = names if isinstance(names, str) else next(iter(names))
-    if match := _SHAPES.fullmatch(name):
-        register_shapes(int(match[1]), {match[2]: int(match[3])})
+    register_named_shapes(name)
     if name not in DatasetCatalog:
         raise ValueError(f"the data set {name!r} is not registered here")
     return DatasetCatalog.get(name), MetadataCatalog.get(name)
