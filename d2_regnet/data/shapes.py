@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
+from iopath.common.file_io import file_lock
 
 __all__ = [
     "CLASSES",
@@ -266,7 +267,7 @@ def _folder(seed, split, count):
 def build_shapes(folder, seed, split, count):
     """Makes a split in `folder`, unless it is there: PNG files and annotations.json.
 
-    The folder appears complete or not at all, also when two processes make it at once.
+    The folder appears complete or not at all. Of several processes one makes it; the others wait.
 
     Raises:
         OSError: the folder cannot be written.
@@ -274,8 +275,14 @@ def build_shapes(folder, seed, split, count):
     folder = Path(folder)
     if folder.exists():
         return
-    logging.getLogger(__name__).info("Making %d pictures of shapes in %s", count, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    with file_lock(str(folder)):
+        if not folder.exists():
+            _make(folder, seed, split, count)
+
+
+def _make(folder, seed, split, count):
+    logging.getLogger(__name__).info("Making %d pictures of shapes in %s", count, folder)
     partial = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
     try:
         _write(partial, seed, split, count)
@@ -283,7 +290,7 @@ def build_shapes(folder, seed, split, count):
         try:
             os.replace(partial, folder)
         except OSError:
-            if not folder.exists():  # else another process was first, with the same bytes
+            if not folder.exists():  # else the lock failed, as on some network file systems
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

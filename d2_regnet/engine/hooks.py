@@ -10,7 +10,10 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-__all__ = ["Interrupted", "ProgressLine", "StopOnSignal"]
+__all__ = ["SIGNALS", "Interrupted", "ProgressLine", "StopOnSignal"]
+
+# SLURM sends SIGUSR1 before the time limit, where `sbatch --signal=USR1@60` says so.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -46,7 +49,7 @@ class StopOnSignal(HookBase):
 
     def before_train(self):
         self._pid = os.getpid()
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in SIGNALS:
             try:
                 self._previous[signum] = signal.signal(signum, self._catch)
             except ValueError:  # not the main thread
@@ -68,18 +71,21 @@ class StopOnSignal(HookBase):
     def after_step(self):
         signum = max(comm.all_gather(self._caught))
         if signum and self.trainer.iter + 1 < self.trainer.max_iter:
-            self._stop(signum)
+            self._save()
+            comm.synchronize()  # where one process ends, its launcher ends the others
+            raise Interrupted(signum)
 
     def check(self):
-        """Stops between two steps, if a signal has come; of several processes, none stops alone."""
-        if self._caught and comm.get_world_size() == 1:
-            self._stop(self._caught)
+        """Stops this process between two steps, if a signal has come to it; to all, as launchers
+        send it."""
+        if self._caught:
+            self._save()
+            raise Interrupted(self._caught)
 
-    def _stop(self, signum: int):
+    def _save(self):
         step = self.trainer.iter
         if step < self.trainer.max_iter:  # after the last, the final checkpoint is there
             self._checkpointer.save(f"model_{step:07d}", iteration=step)
-        raise Interrupted(signum)
 
     def after_train(self):
         self._restore()

@@ -1,13 +1,22 @@
 """The command line, and one process or many: Detectron2's own launcher, or torchrun's."""
 
 import argparse
+import multiprocessing
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.sharedctypes import Synchronized
 
 import torch
 import torch.distributed as dist
 from detectron2 import engine
 from detectron2.utils import comm
+from torch.distributed.elastic.multiprocessing.errors import record
+from torch.multiprocessing import ProcessRaisedException
+
+from .hooks import SIGNALS, Interrupted
 
 _EXAMPLES = """
 Examples:
@@ -24,16 +33,38 @@ Eight GPUs, another batch size:
 """
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    """Detectron2's own flags, and `--verbose`."""
-    parser = engine.default_argument_parser(epilog=_EXAMPLES)
+_EXIT_CODES = """
+Exit codes: 0, done; 1, failed; 2, bad input, before anything is written; 130, 143, 138: stopped by
+SIGINT, SIGTERM, SIGUSR1 after a whole step, with a checkpoint to --resume from.
+"""
+
+
+def argument_parser(examples: str = _EXAMPLES) -> argparse.ArgumentParser:
+    """Detectron2's own flags, and `--verbose`; the examples and the exit codes below them."""
+    parser = engine.default_argument_parser(epilog=examples + _EXIT_CODES)
     parser.add_argument("--verbose", action="store_true", help="show where bad input was found")
+    parser.set_defaults(resume=restarted())
     return parser
 
 
 def under_torchrun() -> bool:
     """Whether this process is one of a group that torchrun (or the like) started."""
     return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"} <= os.environ.keys()
+
+
+def restarted() -> bool:
+    """Whether torchrun, or SLURM, has started this run before: it is to be gone on with."""
+    return any(
+        int(os.environ.get(name, 0)) > 0
+        for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    )
+
+
+def may_be_restarted() -> bool:
+    """Whether torchrun, or SLURM through submitit, would start this run again after its end."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0 or (
+        os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
+    )
 
 
 def check_processes(args, device: str) -> int:
@@ -71,20 +102,21 @@ def check_processes(args, device: str) -> int:
 
 
 def launch(main: Callable, args, device: str) -> None:
-    """Runs `main(args)` in every process that `check_processes` counts."""
+    """Runs `main(args)` in every process that `check_processes` counts.
+
+    Where one of them fails, all end: torchrun, or Detectron2's launcher, ends the others, and
+    those on other machines lose their connection.
+
+    Raises:
+        Interrupted: a signal has ended the work in processes that were started here.
+        RuntimeError: one of them has failed; the message is its error.
+    """
     if under_torchrun():
         _join_torchrun(main, args, device)
-        return
-    if device == "cpu" and args.num_gpus * args.num_machines > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Detectron2 takes NCCL where it sees a GPU
-    engine.launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    elif args.num_gpus * args.num_machines > 1:
+        _start_processes(main, args, device)
+    else:
+        main(args)
 
 
 def _join_torchrun(main: Callable, args, device: str) -> None:
@@ -92,8 +124,57 @@ def _join_torchrun(main: Callable, args, device: str) -> None:
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=engine.DEFAULT_TIMEOUT)
+    comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    record(main)(args)  # tells torchrun of an error
+    # Not after an error: it could wait for processes that wait for this one.
+    dist.destroy_process_group()
+
+
+def _start_processes(main: Callable, args, device: str) -> None:
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Detectron2 takes NCCL where it sees a GPU
+    signum = multiprocessing.get_context("spawn").Value("i", 0)
     try:
-        comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+        with _signals_passed_on():
+            engine.launch(
+                _run_apart,
+                args.num_gpus,
+                num_machines=args.num_machines,
+                machine_rank=args.machine_rank,
+                dist_url=args.dist_url,
+                args=(main, args, signum),
+            )
+    except ProcessRaisedException as error:
+        last = str(error).strip().splitlines()[-1]
+        raise RuntimeError(f"process {error.error_index}: {last}") from error
+    if signum.value:
+        raise Interrupted(signum.value)
+
+
+def _run_apart(main: Callable, args, signum: Synchronized) -> None:
+    """One process's part; `signum` becomes that of the signal that ends it."""
+    os.setpgrp()  # Ctrl-C reaches the parent alone, which passes it on: once, not twice
+    try:
         main(args)
+    except KeyboardInterrupt as stop:  # torch would take it for the end of the work
+        signum.value = getattr(stop, "signum", signal.SIGINT)
+
+
+@contextmanager
+def _signals_passed_on() -> Iterator[None]:
+    """A signal that asks for the end goes to the processes started inside, which end themselves."""
+
+    def pass_on(signum, frame):
+        for process in multiprocessing.active_children():
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signum)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.signal(signum, pass_on) for signum in SIGNALS}
+    try:
+        yield
     finally:
-        dist.destroy_process_group()
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
