@@ -3,11 +3,12 @@
 A RegNet is described by a quantized linear function of block width over depth ("Designing Network
 Design Spaces", Radosavovic et al., CVPR 2020, section 3.3, https://arxiv.org/abs/2003.13678).
 `RegNetArch` holds the parameters of that function and derives everything else from them; the 24
-published RegNetX and RegNetY are found by name with `get_arch`.
+published RegNetX and RegNetY are found by name with `get_arch`, and one's own by a YAML file.
 """
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -15,6 +16,7 @@ from functools import cached_property
 from numbers import Integral, Real
 
 import numpy as np
+import yaml
 
 # Block widths are rounded to multiples of this (paper, section 3.3).
 WIDTH_QUANTUM = 8
@@ -33,9 +35,82 @@ class Complexity:
             self.flops + other.flops, self.params + other.params, self.acts + other.acts
         )
 
+    def __mul__(self, times: int) -> "Complexity":
+        return Complexity(self.flops * times, self.params * times, self.acts * times)
+
+
+class Stages:
+    """A network of stages of equal blocks (the paper's AnyNet, section 3.2), and what it costs.
+
+    Attributes:
+        stem_width: channels of the stem's output.
+        stage_widths, stage_depths, stage_group_widths, stage_bottleneck_ratios: one number a stage:
+            output channels, blocks, channels per group of the 3x3 convolutions, and bottleneck
+            width over block width.
+        se_ratio: width of squeeze-and-excitation over the block's input width; 0 leaves it out.
+    """
+
+    @property
+    def family(self) -> str:
+        """ "X", or "Y" where there is squeeze-and-excitation."""
+        return "Y" if self.se_ratio else "X"
+
+    @property
+    def se_widths(self) -> tuple[int, ...]:
+        """Squeeze-and-excitation channels of every block in order; zeros for RegNetX."""
+        inputs = [self.stem_width]
+        for width, depth in zip(self.stage_widths, self.stage_depths):
+            inputs += [width] * depth
+        return tuple(round(width * self.se_ratio) for width in inputs[:-1])
+
+    def complexity(self, size: int | tuple[int, int] = 224, num_classes: int = 1000) -> Complexity:
+        """Multiply-adds, parameters and activations for one picture, counted as pycls counts.
+
+        Args:
+            size: side, or (height, width), of the picture in pixels.
+            num_classes: outputs of the classifier on top; 0 counts the body alone.
+
+        Returns:
+            `Complexity`; activations are the outputs of convolutions and of the classifier.
+        """
+        return sum(self.stage_complexity(size, num_classes), Complexity())
+
+    def stage_complexity(
+        self, size: int | tuple[int, int] = 224, num_classes: int = 1000
+    ) -> list[Complexity]:
+        """`complexity` in parts: the stem, every stage, and the classifier."""
+        h, w = (size, size) if isinstance(size, int) else size
+        parts = [_conv(3, self.stem_width, 3, h := _half(h), w := _half(w))]
+        w_in = self.stem_width
+        for width, depth, group_width, ratio in zip(
+            self.stage_widths,
+            self.stage_depths,
+            self.stage_group_widths,
+            self.stage_bottleneck_ratios,
+        ):
+            bottleneck = round(width * ratio)
+            first = _conv(w_in, bottleneck, 1, h, w)
+            h, w = _half(h), _half(w)
+            first += _conv(w_in, width, 1, h, w)
+            every = _conv(bottleneck, bottleneck, 3, h, w, bottleneck // group_width)
+            every += _conv(bottleneck, width, 1, h, w)
+            stage = first + every + self._se(bottleneck, w_in)
+            if depth > 1:
+                other = every + _conv(width, bottleneck, 1, h, w) + self._se(bottleneck, width)
+                stage += other * (depth - 1)
+            parts.append(stage)
+            w_in = width
+        parts.append(_dense(w_in, num_classes))
+        return parts
+
+    def _se(self, bottleneck: int, w_in: int) -> Complexity:
+        """The squeeze-and-excitation of a block of `w_in` input channels."""
+        width = round(w_in * self.se_ratio)
+        return _dense(bottleneck, width) + _dense(width, bottleneck) if width else Complexity()
+
 
 @dataclass(frozen=True)
-class RegNetArch:
+class RegNetArch(Stages):
     """The design parameters of one RegNet, and the network shape that follows from them.
 
     Args:
@@ -95,11 +170,6 @@ class RegNetArch:
                 "excitation in the narrowest block; raise it, or set 0 to leave it out"
             )
 
-    @property
-    def family(self) -> str:
-        """ "X", or "Y" where there is squeeze-and-excitation."""
-        return "Y" if self.se_ratio else "X"
-
     @cached_property
     def _quantized(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Stage widths and depths before the compatibility adjustment (paper, eqs. 2 to 4)."""
@@ -144,51 +214,9 @@ class RegNetArch:
         return self._compatible[1]
 
     @property
-    def se_widths(self) -> tuple[int, ...]:
-        """Squeeze-and-excitation channels of every block in order; zeros for RegNetX."""
-        inputs = [self.stem_width]
-        for width, depth in zip(self.stage_widths, self.stage_depths):
-            inputs += [width] * depth
-        return tuple(round(width * self.se_ratio) for width in inputs[:-1])
-
-    def complexity(self, size: int | tuple[int, int] = 224, num_classes: int = 1000) -> Complexity:
-        """Multiply-adds, parameters and activations for one picture, counted as pycls counts.
-
-        Args:
-            size: side, or (height, width), of the picture in pixels.
-            num_classes: outputs of the classifier on top; 0 counts the body alone.
-
-        Returns:
-            `Complexity`; activations are the outputs of convolutions and of the classifier.
-        """
-        return sum(self.stage_complexity(size, num_classes), Complexity())
-
-    def stage_complexity(
-        self, size: int | tuple[int, int] = 224, num_classes: int = 1000
-    ) -> list[Complexity]:
-        """`complexity` in parts: the stem, every stage, and the classifier."""
-        h, w = (size, size) if isinstance(size, int) else size
-        parts = [_conv(3, self.stem_width, 3, h := _half(h), w := _half(w))]
-        w_in, se_widths = self.stem_width, iter(self.se_widths)
-        for width, depth, group_width in zip(
-            self.stage_widths, self.stage_depths, self.stage_group_widths
-        ):
-            stage = Complexity()
-            for block in range(depth):
-                bottleneck = round(width * self.bottleneck_ratio)
-                groups = bottleneck // group_width
-                stage += _conv(w_in, bottleneck, 1, h, w)
-                if block == 0:
-                    h, w = _half(h), _half(w)
-                    stage += _conv(w_in, width, 1, h, w)
-                stage += _conv(bottleneck, bottleneck, 3, h, w, groups)
-                if w_se := next(se_widths):
-                    stage += _dense(bottleneck, w_se) + _dense(w_se, bottleneck)
-                stage += _conv(bottleneck, width, 1, h, w)
-                w_in = width
-            parts.append(stage)
-        parts.append(_dense(w_in, num_classes))
-        return parts
+    def stage_bottleneck_ratios(self) -> tuple[float, ...]:
+        """`bottleneck_ratio` of every stage."""
+        return (self.bottleneck_ratio,) * len(self.stage_widths)
 
 
 class TorchvisionArch(RegNetArch):
@@ -327,21 +355,57 @@ def arch_name(name: str) -> str:
     raise ValueError(f"unknown RegNet {name!r}: the nearest are {names}")
 
 
-def get_arch(arch: "str | RegNetArch | Mapping") -> RegNetArch:
-    """The `RegNetArch` of a published name (see `arch_name`) or of a mapping of its parameters.
+def is_arch_file(arch: object) -> bool:
+    """Whether a RegNet is given as a YAML file of its parameters, not by a published name."""
+    return isinstance(arch, str | os.PathLike) and os.fspath(arch).endswith((".yaml", ".yml"))
+
+
+def get_arch(arch: "str | os.PathLike | Stages | Mapping") -> Stages:
+    """The `RegNetArch` of a published name, of a YAML file, or of a mapping of its parameters.
+
+    Args:
+        arch: a name (see `arch_name`); the path of a .yaml file with the arguments of `RegNetArch`,
+            one `key: value` a line; a mapping of them; or what is an arch already.
 
     Raises:
-        ValueError: an unknown name, an unknown or missing parameter, or impossible parameters.
+        ValueError: an unknown name, an unknown or missing parameter, or impossible parameters; the
+            message names the file.
+        FileNotFoundError: there is no such file.
     """
-    if isinstance(arch, RegNetArch):
+    if isinstance(arch, Stages):
         return arch
     if isinstance(arch, Mapping):
-        known = [field.name for field in fields(RegNetArch)]
-        for key in arch:
-            if key not in known:
-                raise ValueError(f"unknown RegNet parameter {key!r}: {suggest(key, known)}")
-        missing = [key for key in ("depth", "w_0", "w_a", "w_m", "group_width") if key not in arch]
-        if missing:
-            raise ValueError(f"RegNet parameters are missing: {', '.join(missing)}")
-        return RegNetArch(**arch)
+        return _from_parameters(arch)
+    if is_arch_file(arch):
+        return _from_file(arch)
     return (_PUBLISHED | _OTHERS)[arch_name(arch)]
+
+
+def _from_parameters(parameters: Mapping) -> RegNetArch:
+    known = [field.name for field in fields(RegNetArch)]
+    for key in parameters:
+        if key not in known:
+            raise ValueError(f"unknown RegNet parameter {key!r}: {suggest(key, known)}")
+    required = ("depth", "w_0", "w_a", "w_m", "group_width")
+    if missing := [key for key in required if key not in parameters]:
+        raise ValueError(f"RegNet parameters are missing: {', '.join(missing)}")
+    return RegNetArch(**parameters)
+
+
+def _from_file(path: str | os.PathLike) -> RegNetArch:
+    try:
+        with open(path, encoding="utf-8") as file:
+            parameters = yaml.safe_load(file)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"there is no file {path}: an arch is a published name such as RegNetX-3.2GF, or a "
+            "YAML file with depth, w_0, w_a, w_m and group_width"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(parameters, Mapping):
+        raise ValueError(f"{path} does not hold a RegNet's parameters, one `key: value` a line")
+    try:
+        return _from_parameters(parameters)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

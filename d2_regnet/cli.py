@@ -6,11 +6,14 @@ Exit codes: 0, done; 1, the work failed; 2, the input is at fault and nothing wa
 import argparse
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 FAILED = 1
 BAD_INPUT = 2
+# Of Detectron2's own code, of no use to who runs a tool.
+_WARNINGS = "pkg_resources is deprecated|torch.meshgrid|`?torch.(jit.script|cuda.amp)"
 _EXIT_CODES = "Exit codes: 0, done; 1, failed; 2, bad input, before anything is written."
 
 
@@ -47,7 +50,11 @@ class ToolParser(argparse.ArgumentParser):
             self.add_argument("--dry-run", action="store_true", help=dry_run)
 
     def parse_args(self, args=None, namespace=None):
-        return super().parse_args(args, namespace or argparse.Namespace(verbose=False))
+        """As argparse's; from here on Detectron2's own deprecations show with `--verbose` only."""
+        args = super().parse_args(args, namespace or argparse.Namespace(verbose=False))
+        if not args.verbose:
+            warnings.filterwarnings("ignore", message=_WARNINGS)
+        return args
 
     def error(self, message):
         """One line and exit code 2; argparse would print its usage as well."""

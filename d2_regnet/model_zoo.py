@@ -3,8 +3,10 @@
 A row is called `{detector}_{arch}_fpn_{schedule}`, its arch as published but in lower case:
 `mask_rcnn_regnetx_3.2gf_fpn_1x`. With `.yaml` behind the name it is the yacs form that is meant.
 Any other published arch, and 1x, 2x and 3x of any detector, are composed where a name asks for
-them (`retinanet_regnety_1.6gf_fpn_3x`), without a file. Case, `-` for `_`, the spelling of the arch
-(`4gf`), and MMDetection's or Detectron2's name of a row are all understood.
+them (`retinanet_regnety_1.6gf_fpn_3x`), without a file, and so is a RegNet of one's own, where the
+YAML file of its parameters stands in the place of the arch (`mask_rcnn_nets/mine.yaml_fpn_1x`).
+Case, `-` for `_`, the spelling of the arch (`4gf`), and MMDetection's or Detectron2's name of a row
+are all understood.
 """
 
 import functools
@@ -24,10 +26,12 @@ from d2_regnet.config import add_regnet_config
 from d2_regnet.recipes import DETECTORS, LSJ_EPOCHS, RESNETS, SCHEDULES, detectron2_1x, recipe
 
 _ARCH = re.compile(r"regnet_?[xy]_?\d+(?:[._]\d+)?_?[mg]f")
-_COMPOSED = re.compile(
-    rf"(?P<detector>{'|'.join(DETECTORS)})_(?P<arch>{_ARCH.pattern}|{'|'.join(RESNETS)})"
-    rf"(?P<variant>_dcn|_dds)?_fpn_(?P<schedule>{'|'.join([*SCHEDULES, *LSJ_EPOCHS])})"
+_NAME = (
+    rf"(?P<detector>{'|'.join(DETECTORS)})_(?P<arch>%s)(?P<variant>_dcn|_dds)?"
+    rf"_fpn_(?P<schedule>{'|'.join([*SCHEDULES, *LSJ_EPOCHS])})"
 )
+_COMPOSED = re.compile(_NAME % rf"{_ARCH.pattern}|{'|'.join(RESNETS)}")
+_OWN = re.compile(rf"(?P<name>{_NAME % r'.+[.]ya?ml'})(?:[.]py|[.]yaml)?")
 
 
 @functools.cache
@@ -53,6 +57,8 @@ def canonical_name(name: str) -> str:
     Raises:
         ValueError: there is no such row, and none can be composed; lists the nearest.
     """
+    if own := _OWN.fullmatch(name):
+        return own["name"]
     try:
         spelled = _spell(name)
     except ValueError as error:
@@ -63,6 +69,11 @@ def canonical_name(name: str) -> str:
         if spelled == _spell(facts["config"].rpartition("/")[2]):
             return row
     raise ValueError(f"unknown row {name!r}: {_nearest(spelled, rows())}")
+
+
+def has_own_arch(name: str) -> bool:
+    """Whether a name is composed around the YAML file of a RegNet that is not published."""
+    return _OWN.fullmatch(name) is not None
 
 
 def get_config_file(name: str) -> str:
@@ -88,11 +99,12 @@ def get_config(name: str, trained: bool = False) -> DictConfig | CfgNode:
     """A complete config: a LazyConfig, or a yacs config for a name that ends in .yaml.
 
     Args:
-        name: a row's name, or one to be composed.
+        name: a row's name, or one to be composed, of a published arch or of a YAML file.
         trained: initialize with the row's published weights instead of the body's ImageNet weights.
 
     Raises:
-        ValueError: an unknown name, or no published weights.
+        ValueError: an unknown name, no published weights, or a YAML file that holds no RegNet.
+        FileNotFoundError: there is no such YAML file.
     """
     row, as_yaml = canonical_name(name), name.endswith(".yaml")
     if row not in rows():
@@ -163,7 +175,8 @@ def _nearest(name, known) -> str:
 
 
 def _compose(name: str) -> DictConfig:
-    detector, arch, variant, schedule = _COMPOSED.fullmatch(name).groups()
+    match = _OWN.fullmatch(name) or _COMPOSED.fullmatch(name)
+    detector, arch, variant, schedule = match.group("detector", "arch", "variant", "schedule")
     if variant == "_dds":
         if (detector, schedule) != ("mask_rcnn", "1x"):
             raise ValueError(f"{name}: Detectron2's own recipe is Mask R-CNN at 1x")

@@ -21,7 +21,7 @@ from fvcore.common.param_scheduler import MultiStepParamScheduler
 from omegaconf import DictConfig, OmegaConf
 
 from d2_regnet import detectors
-from d2_regnet.archs import RegNetArch, arch_name, get_arch, suggest
+from d2_regnet.archs import RegNetArch, arch_name, get_arch, is_arch_file, suggest
 from d2_regnet.data.loader import build_train_loader
 from d2_regnet.data.mapper import RobustMapper
 from d2_regnet.solver import multi_step_lr, steps_per_epoch
@@ -80,7 +80,8 @@ def recipe(
 
     Args:
         detector: mask_rcnn, faster_rcnn, retinanet or cascade_mask_rcnn.
-        arch: a published RegNet's name, the parameters of another, or r50, r101, x101_32x4d.
+        arch: a published RegNet's name, the parameters of another or a YAML file of them (see
+            `archs.get_arch`), or r50, r101, x101_32x4d.
         schedule: 1x (12 epochs of COCO), 2x, 3x, or lsj_100ep, lsj_200ep, lsj_400ep, which takes
             `deform_stages` and `total_batch_size` alone of the options below.
         input_format: channel order of the pictures, "BGR" or "RGB"; by default that of the body's
@@ -295,7 +296,7 @@ def _body(arch, deform_stages):
             raise ValueError("deform_stages is for RegNets; the baselines have none")
         arguments, weights = RESNETS[arch.lower().replace("-", "_")]
         return detectors.resnet(**arguments), weights, "RGB"
-    if isinstance(arch, str):
+    if isinstance(arch, str) and not is_arch_file(arch):
         name = arch_name(arch)
         return (
             detectors.regnet(name, deform_stages=deform_stages),

@@ -127,3 +127,38 @@ def test_module_needs_neither_torch_nor_detectron2():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "24", done.stderr
+
+
+OWN = "depth: 13\nw_0: 24\nw_a: 36.44\nw_m: 2.49\ngroup_width: 8\n"
+
+
+def test_a_yaml_file_stands_for_an_arch(tmp_path):
+    file = tmp_path / "my-Net.yaml"
+    file.write_text(OWN + "se_ratio: 0.25\n")
+    assert get_arch(str(file)) == get_arch(file) == get_arch("RegNetY-200MF")
+    assert get_arch(get_arch(file)) == get_arch(file)
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        (OWN.replace("w_m: 2.49", "w_m: 1"), "w_m=1 must be above 1"),
+        (OWN.replace("w_m", "w_n"), "unknown RegNet parameter 'w_n'.*w_m"),
+        (OWN.replace("depth: 13\n", ""), "missing: depth"),
+        (OWN.replace("24", "wide"), "w_0 must be a positive integer"),
+        ("- 13\n- 24\n", "does not hold a RegNet's parameters"),
+        ("", "does not hold a RegNet's parameters"),
+        ("{", "is not YAML"),
+        ("!!python/object/apply:os.getcwd []", "is not YAML"),
+    ],
+)
+def test_a_file_that_holds_no_arch_is_named(tmp_path, text, reason):
+    file = tmp_path / "mine.yml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=f"mine.yml.*{reason}"):
+        get_arch(str(file))
+
+
+def test_a_file_that_is_not_there():
+    with pytest.raises(FileNotFoundError, match="no file nets/mine.yaml.*RegNetX-3.2GF.*depth"):
+        get_arch("nets/mine.yaml")

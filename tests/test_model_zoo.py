@@ -177,3 +177,42 @@ def test_get_loads_the_weights(suffix, monkeypatch, tmp_path):
     assert model.training
     assert type(model).__name__ == "GeneralizedRCNN"
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The YAML file of a RegNet that is not published, relative to the working folder."""
+    (tmp_path / "My-nets").mkdir()
+    (tmp_path / "My-nets/tiny.yaml").write_text(
+        "depth: 5\nw_0: 8\nw_a: 8\nw_m: 2\ngroup_width: 8\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    return "My-nets/tiny.yaml"
+
+
+@pytest.mark.parametrize("row", ["mask_rcnn_{}_fpn_1x", "retinanet_{}_dcn_fpn_3x"])
+def test_an_arch_of_ones_own_is_composed_into_a_row(own, row):
+    name = row.format(own)
+    assert model_zoo.canonical_name(f"{name}.yaml") == name
+    cfg = model_zoo.get_config(name)
+    body = cfg.model.backbone.bottom_up
+    # The parameters themselves: the config stays what it is when the file changes.
+    assert body.arch == {
+        "depth": 5, "w_0": 8, "w_a": 8, "w_m": 2, "group_width": 8,
+        "bottleneck_ratio": 1.0, "se_ratio": 0.0, "stem_width": 32,
+    }  # fmt: skip
+    assert (body.norm, body.freeze_at, cfg.train.init_checkpoint) == ("BN", 0, "")
+    assert list(body.deform_stages) == (["s2", "s3", "s4"] if "dcn" in row else [])
+    assert ("clip_grad" in cfg.train and cfg.train.clip_grad is not None) == ("3x" in row)
+    yacs = model_zoo.get_config(f"{name}.yaml")
+    assert (yacs.MODEL.REGNETS.ARCH, yacs.MODEL.REGNETS.DEPTH) == ("", 5)
+
+
+def test_an_arch_of_ones_own_has_no_file_and_no_weights(own):
+    name = f"mask_rcnn_{own}_fpn_1x"
+    with pytest.raises(ValueError, match="has no file"):
+        model_zoo.get_config_file(name)
+    with pytest.raises(ValueError, match="no weights"):
+        model_zoo.get_checkpoint_url(name)
+    with pytest.raises(FileNotFoundError, match="no file nowhere.yaml"):
+        model_zoo.get_config("mask_rcnn_nowhere.yaml_fpn_1x")

@@ -1,7 +1,6 @@
 #!/usr/bin/env python
 """Finds what is wrong with a data set, and writes a cleaned annotation file; see docs/DATA.md."""
 
-import argparse
 import functools
 import json
 import os
@@ -12,17 +11,13 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 import d2_regnet  # noqa: F401  registers its data sets
-from d2_regnet.cli import bad_input
+from d2_regnet.cli import ToolParser, bad_input, failure
 from d2_regnet.data.checks import KINDS, check_annotations, check_images, cleaned, read_coco
 from d2_regnet.data.registered import dataset_names, load_registered
 from d2_regnet.engine import load_config
 from d2_regnet.files import whole_file
 
 _EXAMPLES = """
-Exit codes: 0, nothing but notes was found; 1, errors or warnings; 2, the input cannot be read.
-
-Examples:
-
 All data sets of a config:
     $ %(prog)s --config-file configs/mask_rcnn_regnetx_400mf_fpn_3x.py
 
@@ -31,11 +26,18 @@ One's own annotations, read to the last pixel, and a cleaned copy:
 """
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+_EXIT_CODES = (
+    "Exit codes: 0, nothing but notes was found; 1, errors or warnings were, or it failed; 2, bad "
+    "input, before anything is written."
+)
+
+
+def argument_parser() -> ToolParser:
+    parser = ToolParser(
+        __doc__,
+        _EXAMPLES,
+        exit_codes=_EXIT_CODES,
+        dry_run="with --fix-to: say what would be written, write nothing",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--config-file", metavar="FILE", help="a LazyConfig, or a row's name")
@@ -47,7 +49,6 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--examples", type=int, default=3, help="shown of a kind (%(default)s)")
     parser.add_argument("--fix-to", metavar="NEW.json", help="write a cleaned file")
     parser.add_argument("--overwrite", action="store_true", help="NEW.json may exist")
-    parser.add_argument("--verbose", action="store_true", help="show where bad input was found")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
     return parser
 
@@ -121,13 +122,14 @@ def main(argv: list[str] | None = None) -> int:
                 check_target(args.fix_to, original)
             findings = check_annotations(coco)
         images = coco["images"]
-        findings += check_images(
-            images,
-            folder,
-            decode=args.decode,
-            threads=args.threads,
-            progress=functools.partial(tqdm, total=len(images), desc="images", disable=None),
-        )
+        with failure(args.verbose):
+            findings += check_images(
+                images,
+                folder,
+                decode=args.decode,
+                threads=args.threads,
+                progress=functools.partial(tqdm, total=len(images), desc="images", disable=None),
+            )
         levels = [finding.level for finding in findings]
         counts = ", ".join(f"{levels.count(x)} {x}(s)" for x in ("error", "warning", "note"))
         print(f"{name}: {size(coco)}: {counts}")
@@ -136,9 +138,10 @@ def main(argv: list[str] | None = None) -> int:
         bad += len(levels) - levels.count("note")
         if args.fix_to:
             fixed = cleaned(coco, findings)
-            with whole_file(args.fix_to) as file:
-                file.write(json.dumps(fixed).encode())
-            print(f"Wrote {args.fix_to}: {size(fixed)}")
+            if not args.dry_run:
+                with failure(args.verbose), whole_file(args.fix_to) as file:
+                    file.write(json.dumps(fixed).encode())
+            print(f"{'Would write' if args.dry_run else 'Wrote'} {args.fix_to}: {size(fixed)}")
     return 1 if bad else 0
 
 

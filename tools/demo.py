@@ -4,7 +4,6 @@
 From scratch, in minutes, on two CPU cores. After Ctrl-C the same command goes on from there.
 """
 
-import argparse
 import io
 import json
 import logging
@@ -28,12 +27,24 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from d2_regnet import drawing
-from d2_regnet.cli import bad_input
+from d2_regnet.cli import ToolParser, bad_input, failure
 from d2_regnet.data import register_shapes
 from d2_regnet.data.shapes import SPLITS
 from d2_regnet.drawing import enlarged, from_annotations, from_results
 from d2_regnet.engine import ProgressLine, load_config, train
 from d2_regnet.files import whole_file
+
+_EXAMPLES = """
+About five minutes on two CPU cores:
+    $ %(prog)s
+
+Another seed, in another folder:
+    $ %(prog)s --seed 1 --output output/other
+"""
+_EXIT_CODES = (
+    "Exit codes: 0, done; 1, failed; 2, bad input, before anything is written; 130, stopped by "
+    "Ctrl-C."
+)
 
 CONFIG = Path(__file__).parents[1] / "configs" / "mask_rcnn_regnetx_200mf_fpn_shapes.py"
 METRICS = ("AP", "AP50", "AP75", "APs", "APm")
@@ -92,19 +103,23 @@ class ReportAP(HookBase):
             )
 
 
-def arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+def argument_parser() -> ToolParser:
+    parser = ToolParser(
+        __doc__,
+        _EXAMPLES,
+        exit_codes=_EXIT_CODES,
+        dry_run="check everything and say what would be trained",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the data, the weights, their order")
     parser.add_argument("--output", default="output/demo", metavar="FOLDER")
     parser.add_argument("--steps", type=int, help="of training (default: the config's)")
     parser.add_argument("--train-images", type=int, default=SPLITS["train"], metavar="N")
     parser.add_argument("--val-images", type=int, default=SPLITS["val"], metavar="N")
     parser.add_argument("--restart", action="store_true", help="discard what the folder holds")
-    parser.add_argument("--verbose", action="store_true", help="tracebacks of bad input, too")
-    return parser.parse_args(argv)
+    return parser
 
 
-def configure(args: argparse.Namespace) -> DictConfig:
+def configure(args) -> DictConfig:
     """The demo's config, for the seed, the folder and the sizes asked for."""
     names = register_shapes(args.seed, {"train": args.train_images, "val": args.val_images})
     cfg = load_config(str(CONFIG))
@@ -321,13 +336,26 @@ def make_data(cfg: DictConfig) -> None:
             DatasetCatalog.get(name)
 
 
+def intention(args) -> str:
+    return (
+        f"Mask R-CNN RegNetX-200MF-FPN from random weights, seed {args.seed}: "
+        f"{args.train_images} pictures to learn from, {args.val_images} to be tested on."
+    )
+
+
 def main(argv: list[str] | None = None) -> None:
     logging.getLogger("torch").setLevel(logging.ERROR)
-    args = arguments(argv)
+    args = argument_parser().parse_args(argv)
     folder = Path(args.output)
     try:
         with bad_input(args.verbose):
             cfg = configure(args)
+            if args.dry_run:
+                if not args.restart:
+                    check_folder(cfg, folder)
+                print(f"Would train in {folder}: {intention(args)}")
+                print(f"{cfg.train.max_iter} steps of {cfg.dataloader.train.total_batch_size}")
+                return
             folder.mkdir(parents=True, exist_ok=True)
             if args.restart:
                 discard(folder)
@@ -337,12 +365,9 @@ def main(argv: list[str] | None = None) -> None:
                 print(report(json.loads((folder / "summary.json").read_text()), folder))
                 return
             make_data(cfg)
-        print(
-            f"Mask R-CNN RegNetX-200MF-FPN from random weights, seed {args.seed}: "
-            f"{args.train_images} pictures to learn from, {args.val_images} to be tested on.",
-            flush=True,
-        )
-        summary = run(cfg, folder)
+        print(intention(args), flush=True)
+        with failure(args.verbose):
+            summary = run(cfg, folder)
     except KeyboardInterrupt as stop:
         print(f"Stopped. The same command goes on from here (folder {folder}).")
         sys.exit(128 + getattr(stop, "signum", signal.SIGINT))

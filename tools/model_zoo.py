@@ -1,24 +1,32 @@
 #!/usr/bin/env python
-"""Writes what is derived from the rows: MODEL_ZOO.md and the YAML form of each config.
+"""Writes what is derived from the rows: MODEL_ZOO.md and the YAML form of each config."""
 
-python tools/model_zoo.py            # write them again, after a change of a recipe or a row
-python tools/model_zoo.py --check    # exit code 1 where one of them is stale; writes nothing
-python tools/model_zoo.py --measure  # first count parameters and FLOPs again (a minute)
-"""
-
-import argparse
 import json
 import sys
 from pathlib import Path
 
 import torch
 from detectron2.config import instantiate
+from tqdm import tqdm
 
 from d2_regnet import model_zoo
 from d2_regnet.archs import arch_name
+from d2_regnet.cli import ToolParser, failure
 from d2_regnet.files import whole_file
 from d2_regnet.flops import count_flops
 from d2_regnet.yacs import to_yaml
+
+_EXAMPLES = """
+After a change of a recipe or a row:
+    $ %(prog)s
+
+In a test; exit code 1 where something is stale:
+    $ %(prog)s --check
+
+First count parameters and FLOPs of all rows again, for a minute:
+    $ %(prog)s --measure
+"""
+_EXIT_CODES = "Exit codes: 0, done; 1, failed, or --check found stale files; 2, bad input."
 
 ROOT = Path(__file__).resolve().parents[1]
 FACTS = ROOT / "d2_regnet" / "zoo.json"
@@ -32,13 +40,24 @@ TITLES = {
 BODIES = {"r50": "ResNet-50", "r101": "ResNet-101", "x101_32x4d": "ResNeXt-101-32x4d"}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def main(argv: list[str] | None = None) -> int:
+    parser = ToolParser(
+        __doc__,
+        _EXAMPLES,
+        exit_codes=_EXIT_CODES,
+        dry_run="list what would be written, write nothing",
     )
     parser.add_argument("--check", action="store_true", help="report stale files, write nothing")
     parser.add_argument("--measure", action="store_true", help="count parameters and FLOPs again")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    if args.measure and (args.check or args.dry_run):
+        parser.error("--measure writes; it goes with neither --check nor --dry-run")
+    with failure(args.verbose):
+        return generate(args)
+
+
+def generate(args) -> int:
+    """Writes, or lists, what is stale; the exit code."""
     if args.measure:
         write(FACTS, measured())
         model_zoo.rows.cache_clear()
@@ -47,10 +66,11 @@ def main() -> int:
         files[ROOT / "configs" / "yaml" / f"{name}.yaml"] = yaml_file(name)
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
     left_over = sorted(set((ROOT / "configs" / "yaml").glob("*")) - set(files))
+    only_look = args.check or args.dry_run
     for path in [*stale, *left_over]:
-        print(f"{'stale' if args.check else 'written'}: {path.relative_to(ROOT)}")
-    if args.check:
-        return 1 if stale or left_over else 0
+        print(f"{'stale' if only_look else 'written'}: {path.relative_to(ROOT)}")
+    if only_look:
+        return 1 if args.check and (stale or left_over) else 0
     for path in stale:
         write(path, files[path])
     for path in left_over:
@@ -67,7 +87,7 @@ def write(path: Path, text: str) -> None:
 def measured() -> str:
     """The text of zoo.json with parameters and multiply-adds of every row counted anew."""
     rows = {}
-    for name, facts in model_zoo.rows().items():
+    for name, facts in tqdm(model_zoo.rows().items(), desc="rows", disable=None):
         cfg = model_zoo.get_config(name).model
         if "arch" in cfg.backbone.bottom_up:
             cfg.backbone.bottom_up.fuse_conv_norm = False

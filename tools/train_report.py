@@ -1,24 +1,15 @@
 #!/usr/bin/env python
 """Makes one HTML page and PNG curves of training runs, from their folders; see docs/REPORT.md."""
 
-import argparse
 import logging
 import os
 import sys
-import warnings
 from pathlib import Path
 
-if __name__ == "__main__":
-    # Deprecations that importing Detectron2 sets off and its user can do nothing about.
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated|torch.meshgrid")
-
-from d2_regnet.cli import bad_input
+from d2_regnet.cli import ToolParser, bad_input, failure
 from d2_regnet.report import Report
 
 _EXAMPLES = """
-Examples:
-
 One run; the page is output/demo/report/report.html:
     $ %(prog)s output/demo
 
@@ -27,12 +18,8 @@ Two runs on one page, with the published AP of a row:
 """
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def argument_parser() -> ToolParser:
+    parser = ToolParser(__doc__, _EXAMPLES, dry_run="read the runs, write nothing")
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="OUTPUT_DIR", help="a run's train.output_dir"
     )
@@ -45,7 +32,6 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--samples", type=int, metavar="N", help="run the newest checkpoint on N test pictures"
     )
-    parser.add_argument("--verbose", action="store_true", help="show where bad input was found")
     return parser
 
 
@@ -65,10 +51,14 @@ def main(argv: list[str] | None = None) -> int:
         report = Report(args.folders, row=args.row, samples=args.samples)
         output = args.output or args.folders[0] / "report"
         check_output(output)
-    page, *curves = report.write(output)
     for run in report.runs:
         row = report.rows.get(run.name)
         print(f"{run.name}: {run.steps} steps" + (f", row {row}" if row else ""))
+    if args.dry_run:
+        print(f"Would write the report to {output}")
+        return 0
+    with failure(args.verbose):
+        page, *curves = report.write(output)
     print(f"Wrote {page} and {len(curves)} curves beside it")
     return 0
 

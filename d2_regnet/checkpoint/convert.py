@@ -71,6 +71,7 @@ def convert(
     arch: str | None = None,
     input_format: str | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
 ) -> Report:
     """Converts a checkpoint file to one that Detectron2 loads.
 
@@ -82,6 +83,7 @@ def convert(
         input_format: "BGR" or "RGB"; the first convolution is rewritten so that the same picture,
             its channels in this order, gives the same features. The source's own by default.
         overwrite: replace an existing `dst`.
+        dry_run: do everything but write `dst`.
 
     Raises:
         FileNotFoundError: there is no `src`, or no folder for `dst`.
@@ -123,7 +125,8 @@ def convert(
         # Detectron2 then finds a body's tensors inside any model that contains it.
         "matching_heuristics": mapped.body,
     }
-    write(mapped.state, metadata, dst)
+    if not dry_run:
+        write(mapped.state, metadata, dst)
     return report
 
 

@@ -8,14 +8,14 @@ from detectron2.modeling.backbone.regnet import AnyNet, ResBottleneckBlock, Simp
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from d2_regnet.archs import RegNetArch, get_arch
+from d2_regnet.archs import Stages, get_arch
 from d2_regnet.modeling.conv_norm import FusedBlock, FusedStem
 from d2_regnet.modeling.deform import ModulatedDeformConv
 from d2_regnet.modeling.norm import resolve_norm
 
 
 def build_regnet(
-    arch: str | RegNetArch | Mapping,
+    arch: str | Stages | Mapping,
     *,
     in_channels: int = 3,
     norm: str | Callable = "FrozenBN",
@@ -31,7 +31,8 @@ def build_regnet(
     whose checkpoints load as they are. Stages are `stem` (stride 2) and `s1` (stride 4), `s2`, ...
 
     Args:
-        arch: a published name (see `archs.arch_name`), a `RegNetArch`, or its parameters by name.
+        arch: what `archs.get_arch` takes: a published name, a YAML file, a `RegNetArch`, or its
+            parameters by name.
         in_channels: channels of the input picture.
         norm: what Detectron2's `get_norm` takes, or "EvalBN" (statistics frozen, scale and shift
             trained: `modeling.EvalBN`).
@@ -88,10 +89,10 @@ def _known(option: str, names: Iterable[str], stages: list[str]) -> list[str]:
 
 
 class RegNet(AnyNet):
-    """Detectron2's AnyNet with the shape of a `RegNetArch`; built by `build_regnet`.
+    """Detectron2's AnyNet with the shape of an arch; built by `build_regnet`.
 
     Attributes:
-        arch: the `RegNetArch`.
+        arch: the `archs.RegNetArch`, or other `archs.Stages`.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class RegNet(AnyNet):
             widths=arch.stage_widths,
             group_widths=arch.stage_group_widths,
             strides=[2] * len(arch.stage_widths),
-            bottleneck_ratios=[arch.bottleneck_ratio] * len(arch.stage_widths),
+            bottleneck_ratios=arch.stage_bottleneck_ratios,
             se_ratio=arch.se_ratio,
             activation_class=lambda: nn.ReLU(inplace=True),
             norm=norm,

@@ -79,7 +79,9 @@ def test_settings_that_cannot_be_met_end_in_one_line(tool, tmp_path, capsys, arg
 
 
 def test_summary_and_table(tool):
-    cfg = tool.configure(tool.arguments(["--seed=3", "--val-images=3", "--train-images=8"]))
+    cfg = tool.configure(
+        tool.argument_parser().parse_args(["--seed=3", "--val-images=3", "--train-images=8"])
+    )
     box = dict(zip(tool.METRICS, (41.234, 60, 45, float("nan"), 50)))
     results = {"bbox": {**box, **{f"AP-{kind}": 40.0 for kind in CLASSES}}, "segm": {"AP": 36.06}}
     names = cfg.dataloader.test.dataset.names
@@ -96,7 +98,7 @@ def test_summary_and_table(tool):
 
 
 def test_nothing_found_is_an_ap_of_zero(tool):
-    cfg = tool.configure(tool.arguments([]))
+    cfg = tool.configure(tool.argument_parser().parse_args([]))
     cfg.dataloader.test.dataset.names = names = "demo_nothing"
     DatasetCatalog.register(names, lambda: [{}])
     MetadataCatalog.get(names).thing_classes = ["circle"]
