@@ -4,6 +4,8 @@ Importing the package registers its backbone builders and ``regnet://`` paths wi
 touches no file and no network.
 """
 
+import warnings
+
 try:
     import detectron2  # noqa: F401
 except ImportError as error:
@@ -14,11 +16,14 @@ except ImportError as error:
         "`make setup` in a checkout of d2_regnet."
     ) from error
 
-from d2_regnet import paths  # noqa: F401  registers regnet://
-from d2_regnet.archs import RegNetArch, get_arch, list_archs
-from d2_regnet.config import add_regnet_config
-from d2_regnet.modeling import build_regnet
-from d2_regnet.optimize import optimize_for_inference
+with warnings.catch_warnings():
+    # Deprecations that importing Detectron2 sets off and its user can do nothing about.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    from d2_regnet import paths  # noqa: F401  registers regnet://
+    from d2_regnet.archs import RegNetArch, get_arch, list_archs
+    from d2_regnet.config import add_regnet_config
+    from d2_regnet.modeling import build_regnet
+    from d2_regnet.optimize import optimize_for_inference
 
 __version__ = "0.1.0"
 __all__ = [
