@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -283,3 +284,28 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
 def test_impossible_requests_are_refused(arguments, said):
     with pytest.raises(ValueError, match=said):
         register_shapes(*arguments)
+
+
+def test_made_once_by_four_processes(tmp_path, monkeypatch):
+    """They start at once; one makes the pictures, and the others wait for them."""
+    context = multiprocessing.get_context("fork")
+    barrier, write = context.Barrier(4), shapes._write
+
+    def counted(folder, *arguments):
+        with open(tmp_path / "made", "a") as file:
+            file.write("once\n")
+        write(folder, *arguments)
+
+    def make():
+        barrier.wait()
+        shapes.build_shapes(tmp_path / "shapes", 0, "val", 3)
+        assert len(list((tmp_path / "shapes").glob("*.png"))) == 3
+
+    monkeypatch.setattr(shapes, "_write", counted)
+    processes = [context.Process(target=make) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert (tmp_path / "made").read_text() == "once\n"

@@ -1,0 +1,104 @@
+#!/usr/bin/env python
+"""Prints, as Markdown, where communication would bound the training of each arch; see
+docs/SCALING.md."""
+
+import sys
+import warnings
+
+if __name__ == "__main__":
+    # Deprecations that importing Detectron2 sets off and its user can do nothing about.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated|torch.meshgrid")
+
+import torch
+from detectron2.config import instantiate
+from tabulate import tabulate
+from tqdm import tqdm
+
+from d2_regnet import model_zoo
+from d2_regnet.archs import list_archs
+from d2_regnet.cli import ToolParser, bad_input
+from d2_regnet.flops import count_flops
+from d2_regnet.scaling import (
+    LINKS,
+    efficiency,
+    gradient_bytes,
+    hiding_bandwidth,
+    ring_seconds,
+    step_seconds,
+)
+
+_EXAMPLES = """
+The table of docs/SCALING.md, and the same for a GPU as fast as eight V100:
+    $ %(prog)s
+    $ %(prog)s --speed 8
+
+Other rows:
+    $ %(prog)s retinanet_regnetx_3.2gf_fpn_1x cascade_mask_rcnn_regnetx_4.0gf_fpn_3x
+"""
+_NETWORKS = [name for name in LINKS if name != "NVLink"]
+
+
+def argument_parser() -> ToolParser:
+    parser = ToolParser(__doc__, _EXAMPLES)
+    parser.add_argument(
+        "rows", nargs="*", metavar="ROW", help="default: Mask R-CNN 1x of each published RegNet"
+    )
+    parser.add_argument(
+        "--speed", type=float, default=1.0, help="of a GPU, in V100s at float32 (default: 1)"
+    )
+    return parser
+
+
+def measured(row: str) -> tuple[int, int]:
+    """Bytes of its gradients, and multiply-adds a picture."""
+    cfg = model_zoo.get_config(row)
+    with torch.device("meta"):
+        if "arch" in cfg.model.backbone.bottom_up:
+            cfg.model.backbone.bottom_up.fuse_conv_norm = False
+        model = instantiate(cfg.model)
+        trained = gradient_bytes(model)
+        return trained, sum(count_flops(model.eval()).values())
+
+
+def line(row: str, name: str, speed: float) -> list:
+    """A row of the table: percentages of a step in which GPUs compute."""
+    size, flops = measured(row)
+    step = step_seconds(flops, speed)
+
+    def share(gpus, link):
+        return f"{100 * efficiency(step, ring_seconds(size, gpus, LINKS[link])):.0f}"
+
+    shares = [share(gpus, link) for gpus in (64, 512) for link in _NETWORKS]
+    needed = [hiding_bandwidth(size, gpus, step) * 8 / 1e9 for gpus in (64, 512)]
+    return [
+        name,
+        f"{size / 1e6:.0f}",
+        f"{step:.3f}",
+        share(8, "NVLink"),
+        *shares,
+        *(f"{each:.0f}" for each in needed),
+    ]
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = argument_parser().parse_args(argv)
+    with bad_input(args.verbose):
+        if args.speed <= 0:
+            raise ValueError(f"--speed must be positive, not {args.speed}")
+        for row in args.rows:
+            model_zoo.get_config(row)
+    rows = {row: row for row in args.rows} or {
+        f"mask_rcnn_{arch.replace('-', '_').lower()}_fpn_1x": arch for arch in list_archs()
+    }
+    lines = [line(row, name, args.speed) for row, name in tqdm(rows.items(), disable=None)]
+    header = ["model", "gradients, MB", "step, s", "8 NVLink"]
+    header += [f"{gpus} {link.split()[1]}" for gpus in (64, 512) for link in _NETWORKS]
+    header += ["64 hidden from, Gb/s", "512 hidden from, Gb/s"]
+    align = ["left"] + ["right"] * (len(header) - 1)
+    print(tabulate(lines, header, "github", colalign=align, disable_numparse=True))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
