@@ -51,14 +51,22 @@ class ToolParser(argparse.ArgumentParser):
 
     def parse_args(self, args=None, namespace=None):
         """As argparse's; from here on Detectron2's own deprecations show with `--verbose` only."""
-        args = super().parse_args(args, namespace or argparse.Namespace(verbose=False))
-        if not args.verbose:
-            warnings.filterwarnings("ignore", message=_WARNINGS)
-        return args
+        return _quiet(super().parse_args(args, namespace or argparse.Namespace(verbose=False)))
+
+    def parse_intermixed_args(self, args=None, namespace=None):
+        """As argparse's, with the same effect as `parse_args`."""
+        namespace = namespace or argparse.Namespace(verbose=False)
+        return _quiet(super().parse_intermixed_args(args, namespace))
 
     def error(self, message):
         """One line and exit code 2; argparse would print its usage as well."""
         self.exit(BAD_INPUT, f"error: {message} ({self.prog} --help shows what there is)\n")
+
+
+def _quiet(args: argparse.Namespace) -> argparse.Namespace:
+    if not args.verbose:
+        warnings.filterwarnings("ignore", message=_WARNINGS)
+    return args
 
 
 def bad_input(verbose: bool = False):

@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 
 from d2_regnet.cli import ToolParser, bad_input, failure
@@ -69,3 +71,14 @@ def test_verbose_shows_the_traceback(guard, capsys):
 def test_a_defect_is_not_the_users_fault():
     with pytest.raises(KeyError), bad_input():
         raise KeyError("defect")
+
+
+@pytest.mark.parametrize("parse", ["parse_args", "parse_intermixed_args"])
+def test_detectron2s_deprecations_show_with_verbose_only(parse):
+    for words, shown in (([], 1), (["--verbose"], 2)):
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            getattr(ToolParser("Does it.", prog="tool"), parse)(words)
+            warnings.warn("pkg_resources is deprecated as an API", UserWarning, stacklevel=1)
+            warnings.warn("one's own", UserWarning, stacklevel=1)
+        assert len(seen) == shown
