@@ -14,11 +14,13 @@ from detectron2.modeling.backbone.regnet import (
     SimpleStem,
 )
 from detectron2.modeling.meta_arch import GeneralizedRCNN, RetinaNet
-from detectron2.modeling.roi_heads import BaseMaskRCNNHead
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.roi_heads import BaseMaskRCNNHead, FastRCNNConvFCHead
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from d2_regnet.modeling.norm import EvalBN
+from d2_regnet.modeling.pooler import ChannelsLastPooler
 from d2_regnet.modeling.retinanet import MMDetRetinaNet
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -58,14 +60,17 @@ def optimize_for_inference(
         raise ValueError(f"dtype must be float32, bfloat16 or float16, not {dtype}")
     model = copy.deepcopy(model).eval().requires_grad_(False)
     fold_norms(model)
+    _pool_channels_last(model)
     for part in _dense_parts(model):
         part.to(memory_format=torch.channels_last)
         if dtype is not None:
             part.to(dtype)
-        # A mask head goes on from its last layer's output to probabilities, in float32.
-        last = part.predictor if isinstance(part, BaseMaskRCNNHead) else part
-        last.register_forward_hook(_to_float32)
         part.register_forward_pre_hook(_as_weights)
+        if part is not model.backbone:
+            _work_in_place(part)
+            # A mask head goes on from its last layer's output to probabilities, in float32.
+            last = part.predictor if isinstance(part, BaseMaskRCNNHead) else part
+            last.register_forward_hook(_to_float32)
         if compile and not isinstance(part, BaseMaskRCNNHead):
             part.compile(dynamic=True)
     return model
@@ -186,6 +191,32 @@ def _dense_parts(model: nn.Module) -> Iterator[nn.Module]:
         part = getattr(model.roi_heads, name, None)
         if part is not None:
             yield from part if isinstance(part, nn.ModuleList) else [part]
+
+
+def _pool_channels_last(model):
+    """Pools channels-last, and flattens what is pooled in that order."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, ROIPooler):
+                setattr(module, name, ChannelsLastPooler(child))
+    for head in (m for m in model.modules() if isinstance(m, FastRCNNConvFCHead)):
+        if isinstance(getattr(head, "flatten", None), nn.Flatten):
+            height, width = model.roi_heads.box_pooler.pooler.output_size
+            weight = head.fc1.weight.unflatten(1, (-1, height, width))
+            head.fc1.weight = nn.Parameter(weight.permute(0, 2, 3, 1).flatten(1), False)
+            head.flatten = _FlattenChannelsLast()
+
+
+class _FlattenChannelsLast(nn.Module):
+    def forward(self, x):
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def _work_in_place(part):
+    """ReLUs write over their input, the output of a convolution or linear layer."""
+    for module in part.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = True
 
 
 def _as_weights(module, args):

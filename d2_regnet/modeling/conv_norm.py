@@ -12,7 +12,6 @@ from detectron2.modeling.backbone.regnet import ResBottleneckBlock, SimpleStem
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input, conv2d_weight
 
 from d2_regnet.modeling.norm import EvalBN
 
@@ -36,43 +35,58 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: torch.Tensor) -> torch.Tensor
     geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
     if torch.is_grad_enabled() and not torch.jit.is_tracing():
         return _ScaledConv.apply(x, conv.weight, scale, shift, *geometry)
-    return F.conv2d(x, _scaled(conv.weight, scale, x.dtype), shift.to(x.dtype), *geometry)
+    return F.conv2d(x, _scaled(conv.weight, scale, x), shift.to(x.dtype), *geometry)
 
 
 class _ScaledConv(torch.autograd.Function):
-    """A convolution with `weight * scale` and bias `shift`.
+    """A convolution with `weight * scale` and bias `shift`, on a CPU in channels-last layout.
 
-    The product is formed again in the backward pass: kept, it would cost as much memory as the
-    weights themselves.
+    CPUs need four fifths of the time in that layout; the parameters keep theirs. The scaled weight
+    is formed again in the backward pass: kept, it would cost as much memory as the weight itself.
     """
 
     @staticmethod
     def forward(ctx, x, weight, scale, shift, *geometry):
+        if x.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last)
         ctx.save_for_backward(x, weight, scale)
         ctx.geometry = geometry
-        return F.conv2d(x, _scaled(weight, scale, x.dtype), shift.to(x.dtype), *geometry)
+        return F.conv2d(x, _scaled(weight, scale, x), shift.to(x.dtype), *geometry)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         x, weight, scale = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.geometry
         needs_x, needs_weight, needs_scale, needs_shift, *_ = ctx.needs_input_grad
-        grad_x = grad_weight = grad_scale = grad_shift = None
-        if needs_x:
-            grad_x = conv2d_input(x.shape, _scaled(weight, scale, x.dtype), grad, *ctx.geometry)
-        if needs_weight or needs_scale:
-            grad_scaled = conv2d_weight(x, weight.shape, grad, *ctx.geometry).to(weight.dtype)
-            if needs_scale:
-                grad_scale = (grad_scaled * weight).sum(dim=(1, 2, 3))
-            if needs_weight:
-                grad_weight = grad_scaled * scale.view(-1, 1, 1, 1)
+        grad_x, grad_scaled, grad_shift = torch.ops.aten.convolution_backward(
+            grad,
+            x,
+            _scaled(weight, scale, x),
+            scale.shape,  # the bias's
+            stride,
+            padding,
+            dilation,
+            False,  # not transposed
+            [0, 0],
+            groups,
+            [needs_x, needs_weight or needs_scale, needs_shift],
+        )
+        grad_weight = grad_scale = None
         if needs_shift:
-            grad_shift = grad.sum(dim=(0, 2, 3), dtype=scale.dtype)
+            grad_shift = grad_shift.to(scale.dtype)
+        if needs_scale:
+            grad_scale = (grad_scaled.to(weight.dtype) * weight).sum(dim=(1, 2, 3))
+        if needs_weight:
+            grad_weight = grad_scaled.to(weight.dtype) * scale.view(-1, 1, 1, 1)
         return grad_x, grad_weight, grad_scale, grad_shift, *[None] * len(ctx.geometry)
 
 
-def _scaled(weight, scale, dtype):
-    return (weight * scale.view(-1, 1, 1, 1)).to(dtype)
+def _scaled(weight, scale, x):
+    """The scaled weight in the type and layout of `x`."""
+    channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return (weight * scale.view(-1, 1, 1, 1)).to(x.dtype, memory_format=layout)
 
 
 class FusedStem(SimpleStem):
@@ -94,4 +108,6 @@ class FusedBlock(ResBottleneckBlock):
         x = f.b_af(conv_norm(f.b, f.b_bn, x))
         if f.se is not None:
             x = f.se(x)
-        return self.af(shortcut + conv_norm(f.c, f.c_bn, x))
+        x = conv_norm(f.c, f.c_bn, x)
+        x += shortcut  # in place: a block's largest tensor, which nothing keeps
+        return self.af(x)

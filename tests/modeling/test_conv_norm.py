@@ -1,9 +1,15 @@
 """Fused convolutions and norms against Detectron2's blocks, which compute them one by one."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
+import torch.distributed as dist
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from d2_regnet import build_regnet
 from d2_regnet.modeling import EvalBN
@@ -80,19 +86,64 @@ def test_outputs_and_gradients_equal_the_unfused(options, dtype, tolerance, seed
     assert_same(grad_a, grad_b, tolerance)
 
 
-def test_under_autocast_no_further_from_float32_than_the_unfused(seed):
-    unfused, fused = pair("RegNetX-200MF", norm="EvalBN")
-    x = torch.randn(2, 3, 64, 96)
+def assert_as_close_under_autocast(unfused, fused, x):
+    """bfloat16 takes the fused no further from float32 than the unfused."""
     _, exact = gradients(unfused, x)
     unfused.zero_grad(), fused.zero_grad()
     out_a, low_a = gradients(unfused, x, torch.bfloat16)
     out_b, low_b = gradients(fused, x, torch.bfloat16)
     assert all(out.dtype == torch.bfloat16 for out in out_b.values())
     for name, value in exact.items():
+        if value is None:
+            assert low_b[name] is None, name
+            continue
         error_a, error_b = ((low[name] - value).norm() / value.norm() for low in (low_a, low_b))
         assert low_b[name].dtype == torch.float32, name
         assert error_b < max(1.5 * error_a, 0.05), name
     torch.testing.assert_close(out_b["s1"], out_a["s1"], rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("options", [{}, {"freeze_at": 2, "activation_checkpoint": ["s2", "s3"]}])
+def test_under_autocast(options, seed):
+    unfused, fused = pair("RegNetX-200MF", norm="EvalBN", **options)
+    assert_as_close_under_autocast(unfused, fused, torch.randn(2, 3, 64, 96))
+
+
+def test_with_distributed_data_parallel():
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*launch, __file__], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def in_each_of_two_processes():
+    """What `test_with_distributed_data_parallel` runs."""
+    dist.init_process_group("gloo")
+    for norm, dtype, tolerance in (
+        ("EvalBN", torch.float32, 1e-5),
+        ("EvalBN", torch.float64, 1e-10),
+        ("FrozenBN", torch.float64, 1e-10),
+    ):
+        for options in ({}, {"freeze_at": 2, "activation_checkpoint": ["s2", "s3"]}):
+            torch.manual_seed(0)
+            bodies = pair("RegNetX-200MF", dtype, norm=norm, **options)
+            unfused, fused = (DistributedDataParallel(body) for body in bodies)
+            torch.manual_seed(1 + dist.get_rank())
+            x = torch.randn(2, 3, 64, 96, dtype=dtype)
+            (out_a, grad_a), (out_b, grad_b) = gradients(unfused, x), gradients(fused, x)
+            assert_same(out_a, out_b, tolerance)
+            assert_same(grad_a, grad_b, tolerance)
+            for name, parameter in fused.named_parameters():  # the mean of both processes
+                if parameter.requires_grad:
+                    others = parameter.grad.clone()
+                    dist.broadcast(others, src=0)
+                    assert torch.equal(others, parameter.grad), name
+            if dtype == torch.float32:
+                unfused.zero_grad(), fused.zero_grad()
+                assert_as_close_under_autocast(unfused, fused, x)
+    dist.destroy_process_group()
 
 
 def test_without_gradients_and_traced(seed):
@@ -139,3 +190,7 @@ def test_convolution_outputs_are_not_kept(seed):
         del outputs
     assert kept["fused"] <= 0.55 * kept["unfused"]
     assert kept["fused"] <= 1.05 * kept["frozen"]
+
+
+if __name__ == "__main__":
+    in_each_of_two_processes()
