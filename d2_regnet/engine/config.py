@@ -1,5 +1,6 @@
 """From a config's path or name, and overrides, to one complete LazyConfig."""
 
+import dataclasses
 import importlib.resources
 import inspect
 import os
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from d2_regnet import model_zoo
-from d2_regnet.archs import suggest
+from d2_regnet.archs import get_arch, is_arch_file, suggest
 from d2_regnet.recipes import scale_to_batch_size
 
 # Detectron2's `common/train.py`, and below it what this engine adds to it.
@@ -68,7 +69,9 @@ def load_config(path_or_name: str, overrides: Iterable[str] = ()) -> DictConfig:
     for override in overrides:
         _apply(cfg, override)
     scale_to_batch_size(cfg)
-    return LazyConfig.apply_overrides(cfg, overrides)  # what the user has set is not scaled
+    cfg = LazyConfig.apply_overrides(cfg, overrides)  # what the user has set is not scaled
+    _read_arch(cfg)
+    return cfg
 
 
 def find_config(path_or_name: str) -> str:
@@ -88,6 +91,8 @@ def find_config(path_or_name: str) -> str:
     zoo = importlib.resources.files("detectron2") / "model_zoo" / "configs" / path_or_name
     if zoo.is_file():
         return str(zoo)
+    if model_zoo.has_own_arch(path_or_name):
+        return ""
     folder = os.path.dirname(path_or_name)
     if path_or_name.endswith((".py", ".yaml", ".yml")) or folder:
         here = sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
@@ -110,6 +115,13 @@ def _run_config(path: str) -> DictConfig:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.name == "<module>"]
         place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else path
         raise ValueError(f"{place}: {type(error).__name__}: {error}") from error
+
+
+def _read_arch(cfg: DictConfig) -> None:
+    """Puts a RegNet's parameters in the place of their file: a run's config.yaml then holds all."""
+    body = OmegaConf.select(cfg, "model.backbone.bottom_up")
+    if isinstance(body, DictConfig) and is_arch_file(body.get("arch")):
+        body.arch = dataclasses.asdict(get_arch(body.arch))
 
 
 def _apply(cfg: DictConfig, override: str) -> None:

@@ -1,6 +1,5 @@
 """The command line, and one process or many: Detectron2's own launcher, or torchrun's."""
 
-import argparse
 import multiprocessing
 import os
 import signal
@@ -16,11 +15,11 @@ from detectron2.utils import comm
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.multiprocessing import ProcessRaisedException
 
+from d2_regnet.cli import ToolParser
+
 from .hooks import SIGNALS, Interrupted
 
 _EXAMPLES = """
-Examples:
-
 Train a row on one GPU, and go on after an interruption:
     $ %(prog)s --config-file configs/mask_rcnn_regnetx_400mf_fpn_3x.py
     $ %(prog)s --config-file configs/mask_rcnn_regnetx_400mf_fpn_3x.py --resume
@@ -33,16 +32,26 @@ Eight GPUs, another batch size:
 """
 
 
-_EXIT_CODES = """
+_EXIT_CODES = """\
 Exit codes: 0, done; 1, failed; 2, bad input, before anything is written; 130, 143, 138: stopped by
-SIGINT, SIGTERM, SIGUSR1 after a whole step, with a checkpoint to --resume from.
-"""
+SIGINT, SIGTERM, SIGUSR1 after a whole step, with a checkpoint to --resume from."""
 
 
-def argument_parser(examples: str = _EXAMPLES) -> argparse.ArgumentParser:
-    """Detectron2's own flags, and `--verbose`; the examples and the exit codes below them."""
-    parser = engine.default_argument_parser(epilog=examples + _EXIT_CODES)
-    parser.add_argument("--verbose", action="store_true", help="show where bad input was found")
+def argument_parser(description: str = "", examples: str = _EXAMPLES) -> ToolParser:
+    """Detectron2's own flags, `--dry-run` and `--verbose`; examples and exit codes below them.
+
+    Args:
+        description: the tool's docstring.
+        examples: see `ToolParser`.
+    """
+    parser = ToolParser(
+        description,
+        examples,
+        exit_codes=_EXIT_CODES,
+        dry_run="check everything, print what would be done, and stop",
+        parents=[engine.default_argument_parser()],
+        conflict_handler="resolve",  # both have --help
+    )
     parser.set_defaults(resume=restarted())
     return parser
 
