@@ -1,0 +1,179 @@
+"""Runs an exported file as its users do, and compares it with the predictor it was made from."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from PIL import Image
+from torchvision.ops import box_iou  # and what loading a TorchScript file needs
+
+from d2_regnet.data.shapes import render
+from d2_regnet.export.writing import METADATA
+from d2_regnet.predict import Predictor
+
+# What counts as the same detection, and how many must be.
+BOX_IOU, MASK_IOU, SCORE = 0.99, 0.98, 1e-3
+PAIRED = 0.98
+_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How one picture's detections in the file compare with the eager model's.
+
+    Attributes:
+        eager, exported: how many each has found.
+        paired: how many are the same: class, box IoU above 0.99, score within 0.001, and mask IoU
+            above 0.98, or no mask's pixel in either.
+        box_iou, mask_iou: the lowest among those of the same class, box and score; 1 where there
+            are none.
+        score: their largest difference of scores.
+        eager_seconds, exported_seconds: medians of runs in turn, resizing and masks included.
+    """
+
+    eager: int
+    exported: int
+    paired: int
+    box_iou: float
+    mask_iou: float
+    score: float
+    eager_seconds: float
+    exported_seconds: float
+
+
+def agrees(results: Iterable[Agreement]) -> bool:
+    """Whether 98 of 100 detections are the same; False where nothing was found at all."""
+    results = list(results)
+    found = sum(max(each.eager, each.exported) for each in results)
+    return found > 0 and sum(each.paired for each in results) >= PAIRED * found
+
+
+def load(path: str | os.PathLike) -> tuple[Callable[[np.ndarray], dict[str, np.ndarray]], dict]:
+    """An exported file as a function of a picture, and its metadata.
+
+    It runs in ONNX Runtime or plain PyTorch, with as many threads as PyTorch uses here.
+
+    Args:
+        path: what `Export.write` has written, `.onnx` or not.
+
+    Returns:
+        A function from uint8 (height, width, 3), RGB, to arrays by the outputs' names; metadata.
+
+    Raises:
+        ImportError: onnxruntime is missing.
+    """
+    return _load_onnx(path) if Path(path).suffix == ".onnx" else _load_torchscript(path)
+
+
+def check(
+    predictor: Predictor, path: str | os.PathLike, pictures: Iterable[np.ndarray]
+) -> Iterator[Agreement]:
+    """Compares a file with the predictor that it was made from, picture by picture.
+
+    Args:
+        predictor: on the CPU, as the file.
+        path: the file.
+        pictures: uint8 (H, W, 3), RGB.
+    """
+    run, _ = load(path)
+
+    def eager(picture):
+        return predictor(picture, array_format="RGB").instances
+
+    for picture in pictures:
+        sides = {eager: [], run: []}
+        answers = [side(picture) for side in sides]
+        for _ in range(_ROUNDS):
+            for side, seconds in sides.items():
+                start = time.perf_counter()
+                side(picture)
+                seconds.append(time.perf_counter() - start)
+        yield Agreement(*compare(*answers), *map(median, sides.values()))
+
+
+def compare(eager: Instances, exported: dict[str, np.ndarray]) -> tuple:
+    """The first six fields of `Agreement`; each detection is paired once, the nearest first."""
+    boxes, scores, classes = (
+        torch.from_numpy(exported[name]) for name in ("boxes", "scores", "classes")
+    )
+    ious = box_iou(eager.pred_boxes.tensor, boxes)
+    differences = (eager.scores[:, None] - scores).abs()
+    same = (eager.pred_classes[:, None] == classes) & (ious > BOX_IOU) & (differences <= SCORE)
+    paired, lowest_box, lowest_mask, largest = 0, 1.0, 1.0, 0.0
+    free = torch.ones(len(scores), dtype=torch.bool)
+    for i, row in enumerate(same):
+        if not (row & free).any():
+            continue
+        j = int((ious[i] * (row & free)).argmax())
+        free[j] = False
+        lowest_box = min(lowest_box, float(ious[i, j]))
+        largest = max(largest, float(differences[i, j]))
+        mask_iou = 1.0
+        if "masks" in exported:
+            a, b = eager.pred_masks[i], torch.from_numpy(exported["masks"][j])
+            union = int((a | b).sum())
+            mask_iou = int((a & b).sum()) / union if union else 1.0
+        lowest_mask = min(lowest_mask, mask_iou)
+        paired += mask_iou > MASK_IOU
+    return len(eager), len(scores), paired, lowest_box, lowest_mask, largest
+
+
+def built_in_pictures() -> dict[str, np.ndarray]:
+    """Shapes of `d2_regnet.data.shapes`, as they are, enlarged, upright and small, by name."""
+    sizes = {"shapes": None, "large": (1200, 900), "upright": (300, 500), "small": (120, 90)}
+    return {
+        name: _resized(render(0, "val", index)[0], size)
+        for index, (name, size) in enumerate(sizes.items())
+    }
+
+
+def _resized(picture, size):
+    return picture if size is None else np.asarray(Image.fromarray(picture).resize(size))
+
+
+def import_onnxruntime():
+    """The package.
+
+    Raises:
+        ImportError: it is missing; the message says how to get it.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(
+            "onnxruntime is not installed: pip install 'd2_regnet[export]'"
+        ) from error
+    return onnxruntime
+
+
+def _load_onnx(path):
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(os.fspath(path), options)
+    names = [each.name for each in session.get_outputs()]
+    props = session.get_modelmeta().custom_metadata_map
+    texts = ("model", "producer", "input")
+    metadata = {k: v if k in texts else json.loads(v) for k, v in props.items()}
+    return lambda picture: dict(zip(names, session.run(names, {"image": picture}))), metadata
+
+
+def _load_torchscript(path):
+    extra = {METADATA: ""}
+    module = torch.jit.load(os.fspath(path), _extra_files=extra)
+    metadata = json.loads(extra[METADATA])
+
+    def run(picture):
+        with torch.no_grad():
+            found = module(torch.from_numpy(np.ascontiguousarray(picture)))
+        return dict(zip(metadata["outputs"], (each.numpy() for each in found)))
+
+    return run, metadata
