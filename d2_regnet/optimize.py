@@ -22,6 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from d2_regnet.modeling.norm import EvalBN
 from d2_regnet.modeling.pooler import ChannelsLastPooler
 from d2_regnet.modeling.retinanet import MMDetRetinaNet
+from d2_regnet.modeling.winograd import use_winograd
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _FOLDABLE = (EvalBN, FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -40,15 +41,19 @@ def optimize_for_inference(
 
     Norms are folded into the convolutions before them, and the dense parts (body, FPN, the heads'
     convolutions and linear layers) work on channels-last tensors, which CPUs and tensor cores
-    prefer. Pictures of any size are taken as before, and the answers are float32.
+    prefer. On a CPU, boxes are pooled by `modeling.pooler`, and wide 3x3 convolutions computed by
+    `modeling.winograd`. Pictures of any size are taken as before, and the answers are float32.
 
     Args:
         model: GeneralizedRCNN or RetinaNet, of this package's kinds or Detectron2's own, around a
             RegNet or ResNet body. It stays as it is.
         dtype: torch.bfloat16 or torch.float16 for the weights and activations of the dense parts;
-            box arithmetic, non-maximum suppression and masks stay in float32. None is float32.
-        compile: `torch.compile` the body with its FPN and the dense heads. The first pictures of
-            two sizes take a minute or so; after them any size of 256 pixels or more runs at once.
+            box arithmetic, pooling, non-maximum suppression and masks stay in float32. None is
+            float32. On a CPU lower precision is faster where it has AMX (`amx_bf16` among its
+            flags), and slower where not.
+        compile: `torch.compile` the body with its FPN and the dense heads (without Winograd's
+            convolutions). The first pictures of two sizes take a minute or so; after them any size
+            of 256 pixels or more runs at once.
 
     Returns:
         A model in evaluation mode, on the same device.
@@ -65,6 +70,10 @@ def optimize_for_inference(
         part.to(memory_format=torch.channels_last)
         if dtype is not None:
             part.to(dtype)
+        if not compile:
+            for module in part.modules():
+                if isinstance(module, nn.Conv2d):
+                    use_winograd(module)
         part.register_forward_pre_hook(_as_weights)
         if part is not model.backbone:
             _work_in_place(part)

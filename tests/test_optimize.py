@@ -77,7 +77,7 @@ def test_norms_are_gone_and_weights_are_channels_last(detector):
     optimized = optimize_for_inference(detector)
     assert any("BN" in type(m).__name__ for m in detector.modules())
     assert not any(hasattr(m, "running_var") for m in optimized.modules())
-    weight = optimized.backbone.fpn_output3.weight
+    weight = optimized.backbone.fpn_lateral3.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not optimized.training and not any(p.requires_grad for p in optimized.parameters())
 
