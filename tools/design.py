@@ -1,8 +1,6 @@
 #!/usr/bin/env python
 """Describes, samples, times and compares RegNets; see docs/DESIGN_SPACE.md."""
 
-import csv
-import io
 import json
 import logging
 import sys
@@ -11,17 +9,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import yaml
 from tabulate import tabulate
 from tqdm import tqdm
 
-from d2_regnet.archs import RegNetArch
 from d2_regnet.cli import ToolParser, bad_input, failure
-from d2_regnet.design import arguments, describing, edf, pictures, study
-from d2_regnet.design.frontier import badness, frontier
+from d2_regnet.design import arguments, describing, pictures, study
+from d2_regnet.design.picking import Measurement
 from d2_regnet.design.sampling import SPACES, sample
-from d2_regnet.design.timing import body_pass, interleaved, within_reach
-from d2_regnet.files import whole_file
+from d2_regnet.design.writing import write, write_sample
 
 _EXAMPLES = """
 What a RegNet is made of, and a picture of its widths:
@@ -172,109 +167,30 @@ def draw_sample(args) -> None:
         bar = partial(tqdm, desc="networks found", disable=None)
         archs = sample(args.space, flops, args.n, progress=bar, **settings)
     with failure(args.verbose):
-        write_sample(args.output, f"regnet{args.family.lower()}_{args.flops.lower()}", archs)
+        write_sample(args.output, f"regnet{args.family}_{args.flops}".lower(), archs)
     print(tabulate(describing.summary(archs), headers="keys", floatfmt=".3g"))
     print(f"\nWrote {args.output}: samples.csv, samples.json, samples.png and archs/*.yaml")
 
 
-def write_sample(folder: Path, stem: str, archs: list[RegNetArch]) -> None:
-    """A table as CSV and JSON, a picture, and a YAML file of each network's own."""
-    (folder / "archs").mkdir(parents=True, exist_ok=True)
-    rows = []
-    for i, arch in enumerate(archs, 1):
-        name = f"{stem}_{i:04d}"
-        parameters = asdict(arch)
-        text = yaml.safe_dump(parameters, sort_keys=False)
-        write(folder / "archs" / f"{name}.yaml", text.encode())
-        rows.append({"name": name, **parameters, **asdict(arch.complexity())})
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, rows[0])
-    writer.writeheader()
-    writer.writerows(rows)
-    write(folder / "samples.csv", table.getvalue().encode())
-    write(folder / "samples.json", json.dumps(rows, indent=1).encode())
-    write(folder / "samples.png", pictures.sampled(archs))
-
-
 def pick(args) -> None:
     with bad_input(args.verbose):
-        size = arguments.size(args.size)
-        archs = arguments.archs(args.candidates)
-        if not args.budget_ms > 0 or args.rounds < 1:
-            raise ValueError("--budget-ms must be above 0 and --rounds at least 1")
+        measurement = Measurement(
+            archs=arguments.archs(args.candidates),
+            size=arguments.size(args.size),
+            device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            train=args.train,
+            budget_ms=args.budget_ms,
+            rounds=args.rounds,
+        )
         check_picture(args.picture)
-        device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"--device {device}: this machine has no GPU")
-    what = f"{'training pass' if args.train else 'forward pass'} of the body at {args.size}"
-    where = device if device != "cpu" else f"CPU, {torch.get_num_threads()} thread(s)"
-    measure, bad = badness(archs)
-    cheap_first = sorted(archs, key=lambda name: archs[name].complexity(size, 0).flops)
     if args.dry_run:
-        print(f"Would time the {what} ({where}) of {len(archs)}: {', '.join(cheap_first)}")
+        print(f"Would time the {measurement.what} ({measurement.where}) of", end=" ")
+        print(f"{len(measurement.names)}: {', '.join(measurement.names)}")
         return
     with failure(args.verbose):
-        passes, left_out = within_reach(
-            (
-                (name, partial(body_pass, archs[name], size, device, args.train))
-                for name in tqdm(cheap_first, desc="warming up", disable=None)
-            ),
-            args.budget_ms,
-        )
-        bar = partial(tqdm, desc="rounds", disable=None)
-        timings = interleaved(passes, args.rounds, bar)
-        names = list(timings)
-        best = frontier([timings[n].median for n in names], [bad[n] for n in names])
-        on_frontier = [names[i] for i in best]
-        within = [n for n in on_frontier if timings[n].median <= args.budget_ms]
-        answer = {
-            "what": what,
-            "where": where,
-            "measure": measure,
-            "budget_ms": args.budget_ms,
-            "pick": within[-1] if within else None,
-            "frontier": on_frontier,
-            "timings": {n: asdict(t) | {"badness": bad[n]} for n, t in timings.items()},
-            "left_out": left_out,
-        }
-        print(json.dumps(answer, indent=1) if args.json else pick_text(answer))
-        write_picture(
-            args,
-            lambda: pictures.frontier(
-                timings, bad, on_frontier,
-                title=f"{what}, {where}", measure=measure, budget_ms=args.budget_ms,
-            ),
-        )  # fmt: skip
-
-
-def pick_text(answer: dict) -> str:
-    """The measurements, fast ones first, and the answer in a sentence."""
-    timings = answer["timings"]
-    rows = [
-        (
-            name,
-            timing["median"],
-            f"{timing['low']:.1f}–{timing['high']:.1f}",
-            timing["badness"],
-            "yes" if name in answer["frontier"] else "",
-        )
-        for name, timing in sorted(timings.items(), key=lambda item: item[1]["median"])
-    ]
-    headers = ("", "ms, median", "middle half", answer["measure"], "frontier")
-    lines = [f"{answer['what']}, {answer['where']}", "", tabulate(rows, headers, floatfmt=".1f")]
-    if answer["left_out"]:
-        lines.append(
-            f"\nNot measured, the first for being far above the budget, the others for having more "
-            f"FLOPs than it: {', '.join(answer['left_out'])}"
-        )
-    budget = f"{answer['budget_ms']:g} ms"
-    if answer["pick"]:
-        lines.append(f"\nWithin {budget}: {answer['pick']}")
-    else:
-        fastest = min(timings, key=lambda name: timings[name]["median"])
-        needs = timings[fastest]["median"]
-        lines.append(f"\nNothing within {budget}: the fastest, {fastest}, takes {needs:.1f} ms")
-    return "\n".join(lines)
+        answer = measurement.run(lambda each, word: tqdm(each, desc=word, disable=None))
+        print(json.dumps(answer.as_dict(), indent=1) if args.json else answer.text())
+    write_picture(args, lambda: pictures.frontier(answer))
 
 
 def compare(args) -> None:
@@ -306,40 +222,12 @@ def compare(args) -> None:
     except KeyboardInterrupt:
         print(f"Stopped. The same command goes on from here (folder {args.output}).")
         sys.exit(130)
-    print(edf_text(plan, results))
+    print(study.text(results))
     print(f"\nWrote {args.output}: results.json, edf.png")
 
 
 def titles(plan: study.Plan) -> dict[str, str]:
     return {space: space.replace("anynet_", "AnyNet_").replace("_", " ") for space in plan.spaces}
-
-
-def edf_text(plan: study.Plan, results: dict) -> str:
-    """Mean and best errors of each space, and the differences of means from the first space's."""
-    errors = {space: [row["error"] for row in rows] for space, rows in results.items()}
-    rows = []
-    for space, found in errors.items():
-        depths = [row["depth"] for row in results[space]]
-        _, low, high = edf.likely_best(depths, found)
-        rows.append(
-            {
-                "space": space,
-                "networks": len(found),
-                "mean error %": sum(found) / len(found),
-                "least": min(found),
-                "largest": max(found),
-                "best depth likely": f"{low:.0f} to {high:.0f}",
-            }
-        )
-    lines = [tabulate(rows, headers="keys", floatfmt=".1f"), ""]
-    first, *others = plan.spaces
-    for other in others:
-        mean, low, high = edf.mean_difference(errors[other], errors[first])
-        lines.append(
-            f"mean error of {other} minus that of {first}: {mean:+.1f} points "
-            f"(95% of bootstrap draws: {low:+.1f} to {high:+.1f})"
-        )
-    return "\n".join(lines)
 
 
 def check_folder(folder: Path) -> None:
@@ -360,11 +248,6 @@ def write_picture(args, make) -> None:
         with failure(args.verbose):
             write(args.picture, make())
         print(f"Wrote {args.picture}", file=sys.stderr if args.json else sys.stdout)
-
-
-def write(path: Path, content: bytes) -> None:
-    with whole_file(path) as file:
-        file.write(content)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from d2_regnet.archs import Stages, arch_name, get_arch, is_arch_file, list_archs
 
-_FLOPS = re.compile(r"(\d+(?:\.\d+)?)\s*([mg])f?", re.IGNORECASE)
+_FLOPS = re.compile(r"(\d+(?:\.\d+)?)([mg])f?", re.IGNORECASE)
 _SIZE = re.compile(r"(\d+)(?:x(\d+))?", re.IGNORECASE)
 
 

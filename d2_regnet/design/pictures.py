@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from d2_regnet.archs import RegNetArch, Stages, get_arch, list_archs
 from d2_regnet.design import edf
 from d2_regnet.design.describing import block_widths
-from d2_regnet.design.timing import Timing
+from d2_regnet.design.picking import Answer
 from d2_regnet.report.charts import COLOURS
 
 _DPI = 130
@@ -95,24 +95,16 @@ def sampled(archs: Sequence[Stages]) -> bytes:
     return _png(figure)
 
 
-def frontier(
-    timings: Mapping[str, Timing],
-    badness: Mapping[str, float],
-    on_frontier: Sequence[str],
-    *,
-    title: str,
-    measure: str,
-    budget_ms: float,
-) -> bytes:
+def frontier(answer: Answer) -> bytes:
     """Milliseconds, with their middle half, against a measure of which less is better; those on the
     frontier are named and joined."""
     figure = Figure(figsize=(8, 5), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
-    for name, timing in timings.items():
-        best = name in on_frontier
+    for name, timing in answer.timings.items():
+        best = name in answer.frontier
         axes.errorbar(
             timing.median,
-            badness[name],
+            answer.badness[name],
             xerr=[[timing.median - timing.low], [timing.high - timing.median]],
             fmt="o" if best else ".",
             color=COLOURS[0] if best else COLOURS[6],
@@ -121,20 +113,22 @@ def frontier(
         if best:
             axes.annotate(
                 name,
-                (timing.median, badness[name]),
+                (timing.median, answer.badness[name]),
                 xytext=(5, 4),
                 textcoords="offset points",
                 fontsize=7.5,
             )
     axes.step(
-        [timings[name].median for name in on_frontier],
-        [badness[name] for name in on_frontier],
+        [answer.timings[name].median for name in answer.frontier],
+        [answer.badness[name] for name in answer.frontier],
         where="post",
         color=COLOURS[0],
         linewidth=1,
     )
-    axes.axvline(budget_ms, color=COLOURS[1], linestyle="--", label=f"budget {budget_ms:g} ms")
-    axes.set(xscale="log", xlabel="ms", ylabel=measure, title=title)
+    label = f"budget {answer.budget_ms:g} ms"
+    axes.axvline(answer.budget_ms, color=COLOURS[1], linestyle="--", label=label)
+    axes.set(xscale="log", xlabel="ms", ylabel=answer.measure)
+    axes.set_title(f"{answer.what}, {answer.where}")
     _logarithmic(axes.xaxis)
     axes.grid(alpha=0.3)
     axes.legend(loc="upper right")

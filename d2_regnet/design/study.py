@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tabulate import tabulate
 from torch import nn
 
 from d2_regnet.archs import Stages
 from d2_regnet.data.shapes import CLASSES, render
+from d2_regnet.design import edf
 from d2_regnet.design.sampling import sample
 from d2_regnet.files import whole_file
 from d2_regnet.modeling import build_regnet
@@ -213,3 +215,30 @@ def load(plan: Plan, file: Path) -> dict[str, list[dict]]:
                 "folder with --output"
             )
     return results
+
+
+def text(results: dict[str, list[dict]]) -> str:
+    """Mean and best errors of each space, and the differences of means from the first space's."""
+    errors = {space: [row["error"] for row in rows] for space, rows in results.items()}
+    rows = []
+    for space, found in errors.items():
+        _, low, high = edf.likely_best([row["depth"] for row in results[space]], found)
+        rows.append(
+            {
+                "space": space,
+                "networks": len(found),
+                "mean error %": np.mean(found),
+                "least": min(found),
+                "largest": max(found),
+                "best depth likely": f"{low:.0f} to {high:.0f}",
+            }
+        )
+    lines = [tabulate(rows, headers="keys", floatfmt=".1f")]
+    first, *others = errors
+    for other in others:
+        mean, low, high = edf.mean_difference(errors[other], errors[first])
+        lines.append(
+            f"\nmean error of {other} minus that of {first}: {mean:+.1f} points "
+            f"(95% of bootstrap draws: {low:+.1f} to {high:+.1f})"
+        )
+    return "\n".join(lines)

@@ -7,6 +7,7 @@ from PIL import Image
 
 from d2_regnet.archs import get_arch, list_archs
 from d2_regnet.design import pictures
+from d2_regnet.design.picking import Answer
 from d2_regnet.design.sampling import sample
 from d2_regnet.design.timing import Timing
 
@@ -29,9 +30,9 @@ def test_sampled():
 
 
 def test_frontier():
-    timings = {"a": Timing(10, 9, 12), "b": Timing(20, 19, 30)}
-    options = dict(title="t", measure="error", budget_ms=15)
-    assert size(pictures.frontier(timings, {"a": 3, "b": 2}, ["a", "b"], **options))
+    timings = {"a": Timing(10, 9, 12), "b": Timing(20, 19, 30), "c": Timing(25, 24, 26)}
+    answer = Answer("pass", "CPU", 15, "error", {"a": 3, "b": 2, "c": 2}, timings, [])
+    assert size(pictures.frontier(answer))
 
 
 def test_distributions():

@@ -102,6 +102,7 @@ def test_edf(design, tmp_path):
         ("sample --flops 400MF --n 0 --output out", "n >= 1"),
         ("pick --budget-ms 0", "above 0"),
         ("pick --budget-ms 40 --device cuda", "no GPU"),
+        ("pick --budget-ms 40 --device gpu", "it is cpu or cuda"),
         ("pick --budget-ms 40 --rounds 0", "at least 1"),
         ("edf --output tiny.yaml", "is not a folder"),
         ("edf --output out --steps 0", "steps must be at least 1"),
