@@ -89,3 +89,25 @@ def settings_of():
         return result
 
     return settings
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, data) -> Path:
+    """The folder that a training of `tests/data/tiny_mask_rcnn.py` would leave, with random
+    weights: config.yaml, model_final.pth, last_checkpoint."""
+    from detectron2.config import LazyConfig, instantiate
+
+    from d2_regnet.engine import load_config
+    from d2_regnet.engine.checkpointer import Checkpointer
+
+    folder = tmp_path_factory.mktemp("tiny_run")
+    cfg = load_config(str(data / "tiny_mask_rcnn.py"))
+    cfg.train.device = "cpu"
+    LazyConfig.save(cfg, str(folder / "config.yaml"))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = instantiate(cfg.model)
+        # Scores that depend on the picture, and not all of one class.
+        torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.3)
+    Checkpointer(model, str(folder)).save("model_final")
+    return folder

@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BoxMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,7 +15,14 @@ from d2_regnet.archs import suggest
 
 from .checks import Finding, check_annotations, check_images, read_coco
 
-__all__ = ["Uncheckable", "check_before_training", "dataset_names", "load_registered", "to_coco"]
+__all__ = [
+    "Uncheckable",
+    "check_before_training",
+    "dataset_names",
+    "load_registered",
+    "register_described",
+    "to_coco",
+]
 
 logger = logging.getLogger(__name__)
 _PICTURES_AT_START = 200
@@ -31,6 +39,36 @@ def dataset_names(cfg: DictConfig) -> dict[str, list[str]]:
         names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names")
         found[part] = [names] if isinstance(names, str) else list(names or [])
     return found
+
+
+def register_described(cfg: DictConfig) -> None:
+    """Registers the data sets that a config describes itself, so that it needs nothing else.
+
+    Under `datasets.NAME` are the `json_file` in COCO's format, the `image_root`, and, if the names
+    are to be known without the file, the `categories` (`id` and `name` each) that it has. A name
+    that was registered so before is replaced.
+
+    Raises:
+        ValueError: an entry is incomplete, or has the name of another data set.
+    """
+    for name, node in (cfg.get("datasets") or {}).items():
+        missing = {"json_file", "image_root"} - set(node)
+        if missing:
+            raise ValueError(f"datasets.{name} has no {min(missing)}")
+        if name in DatasetCatalog:
+            if not MetadataCatalog.get(name).get("described"):
+                raise ValueError(
+                    f"datasets.{name}: there is a data set of this name; choose another"
+                )
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+        known = {"described": True}
+        if categories := sorted(node.get("categories") or [], key=lambda each: each.id):
+            known["thing_classes"] = [each.name for each in categories]
+            known["thing_dataset_id_to_contiguous_id"] = {
+                each.id: index for index, each in enumerate(categories)
+            }
+        register_coco_instances(name, known, node.json_file, node.image_root)
 
 
 def load_registered(name: str) -> tuple[dict, str, str | None]:

@@ -32,6 +32,8 @@ TRAIN_DEFAULTS = dict(
     cudnn_benchmark=False,
     amp=dict(enabled=False, precision=None),  # float16 or bfloat16; None: as the device does best
     clip_grad=None,  # dict(max_norm=..., norm_type=...)
+    # Steps in a row to leave out (0: stop at the first), batches to save for tools/replay_batch.py.
+    non_finite=dict(skip=0, save=3),
     # Evaluate what d2_regnet.optimize_for_inference makes of the model.
     optimize_for_inference=dict(enabled=False, dtype="float32", compile=False),
 )
@@ -39,7 +41,8 @@ _OPTIONAL_GROUPS = {"train.clip_grad": ("max_norm", "norm_type")}
 
 
 def load_config(path_or_name: str, overrides: Iterable[str] = ()) -> DictConfig:
-    """Reads a LazyConfig, completes its `train` group, applies overrides, scales to the batch size.
+    """Reads a LazyConfig, completes its `train` group, applies overrides, scales to the batch size,
+    and registers the data sets that it describes under `datasets` (see `register_described`).
 
     A recipe's learning rate and steps follow a changed `dataloader.train.total_batch_size` (see
     `recipes.scale_to_batch_size`), except for those that are overridden themselves.

@@ -1,0 +1,276 @@
+"""A fine-tuning from its inputs to its report."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, LazyConfig
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from omegaconf import DictConfig
+
+from d2_regnet import model_zoo
+from d2_regnet.data import read_image
+from d2_regnet.drawing import draw_instances, from_annotations, from_results
+from d2_regnet.engine import ProgressLine, load_config, train
+from d2_regnet.files import whole_file
+from d2_regnet.predict import find_model
+from d2_regnet.predict.writing import write_picture
+from d2_regnet.report import Report
+
+from . import config
+from .data import DataSet, boxes_only, read_datasets
+from .plan import GIB, batch_size, picture_bytes, plan
+from .weights import SCRATCH, Fit, fit
+
+__all__ = ["Job", "prepare", "resumed", "run"]
+
+_PICTURES = 12
+_SHOWN_SCORE = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """A planned fine-tuning.
+
+    Attributes:
+        cfg: the complete config, as `config.yaml` will hold it.
+        files: what is written before the training: path -> COCO dict.
+        lines: the plan, for the user.
+        resume: go on with the run in the output folder.
+    """
+
+    cfg: DictConfig
+    files: dict[str, dict]
+    lines: tuple[str, ...]
+    resume: bool = False
+
+    @property
+    def output(self) -> Path:
+        return Path(self.cfg.train.output_dir)
+
+    @contextlib.contextmanager
+    def written(self) -> Iterator[None]:
+        """Writes the files; an error inside removes them again."""
+        made = [folder for folder in (self.output / "data", self.output) if not folder.exists()]
+        try:
+            for path, coco in self.files.items():
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                with whole_file(path) as file:
+                    file.write(json.dumps(coco).encode())
+            yield
+        except BaseException:
+            for path in self.files:
+                Path(path).unlink(missing_ok=True)
+            for folder in made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise
+
+
+def prepare(
+    *,
+    train: tuple[str, str],
+    val: tuple[str, str] | None,
+    model: str,
+    output: str | os.PathLike,
+    weights: str | None = None,
+    format: str | None = None,
+    val_share: float = 0.2,
+    short_edge: int | None = None,
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+    fetch: bool = True,
+) -> Job:
+    """Reads the data, compares the weights, plans; writes nothing.
+
+    Args:
+        train, val, format, val_share, seed: see `read_datasets`.
+        model: see `predict.find_model`; LazyConfigs only.
+        output: the run's folder, which must not hold another run.
+        weights: a checkpoint, or "none"; by default the model's own.
+        short_edge: see `config.set_data`.
+        overrides: `key=value` of the planned config; rate and steps follow an overridden batch
+            size.
+        fetch: download remote weights, to say what of them fits.
+
+    Raises:
+        ValueError, FileNotFoundError, FileExistsError: naming what is wrong with the input.
+    """
+    output = Path(output)
+    if (output / "config.yaml").exists():
+        raise FileExistsError(
+            f"--output: {output} holds a run: go on with it (--resume), or choose another folder"
+        )
+    if short_edge is not None and short_edge < 32:
+        raise ValueError(f"--short-edge must be at least 32 pixels, not {short_edge}")
+    cfg, weights = _model(model, weights)
+    learnt, tested, notes = read_datasets(train, val, format=format, share=val_share, seed=seed)
+    masks = config.has_masks(cfg)
+    if masks and not all(learnt.masks):
+        notes.append("the data have no masks: the model is trained without its mask head")
+        masks = False
+    elif masks and not all(tested.masks):
+        raise ValueError("--val has no masks, and --train has: give --val with masks")
+    if not masks:
+        learnt, tested = boxes_only(learnt), boxes_only(tested)
+    config.set_model(cfg, len(learnt.classes), masks)
+    name = re.sub(r"\W+", "_", output.absolute().name) or "mine"
+    short = config.set_data(
+        cfg, name, learnt, tested, folder=output / "data", short_edge=short_edge
+    )
+    known = _known_fit(weights) if not fetch and "://" in weights else fit(cfg, weights)
+    if known.start == SCRATCH and config.from_scratch(cfg):
+        notes.append("random values: the whole body is trained, with batch norm (norm=BN)")
+    activations = config.body_activations(cfg, learnt, short)
+    one = picture_bytes(activations, "box_heads" in cfg.model.get("roi_heads", {}))
+    on_gpu = torch.cuda.is_available()
+    memory = _memory(on_gpu)
+    batch = batch_size(one, memory, learnt.pictures, on_gpu)
+    base = cfg.train.get("base_batch_size") or cfg.dataloader.train.total_batch_size
+    planned = plan(learnt.pictures, batch, known.start, cfg.optimizer.lr, base)
+    config.set_schedule(cfg, planned, weights=weights, output=output, seed=seed)
+    cfg = _reloaded(cfg, overrides)
+    files = {
+        cfg.datasets[f"{name}_{part}"].json_file: data.coco
+        for part, data in (("train", learnt), ("val", tested))
+        if data.file is None
+    }
+    lines = _describe(cfg, model, weights, known, learnt, tested, short, one, memory, on_gpu)
+    return Job(cfg, files, (*lines, *(f"note      {note}" for note in notes)))
+
+
+def resumed(output: str | os.PathLike, overrides: Sequence[str] = ()) -> Job:
+    """The job whose run is in the output folder, to be gone on with.
+
+    Raises:
+        FileNotFoundError: there is no run.
+        ValueError: an override that means nothing.
+    """
+    file = Path(output, "config.yaml")
+    if not file.is_file():
+        raise FileNotFoundError(f"--resume: {output} has no config.yaml, so no run to go on with")
+    cfg = load_config(str(file), overrides)
+    cfg.train.output_dir = str(output)
+    return Job(
+        cfg, {}, (f"resume    the run in {output}, {cfg.train.max_iter} steps in all",), True
+    )
+
+
+def run(job: Job) -> dict:
+    """Trains, evaluates, draws and reports, in the job's output folder.
+
+    Args:
+        job: whose files are written (see `Job.written`).
+
+    Returns:
+        The last evaluation: task -> metric -> value.
+
+    Raises:
+        ValueError, FileNotFoundError: from `check_config`.
+        Interrupted: a signal ended the training; `resumed` goes on.
+    """
+    screen = sys.stdout
+    with redirect_stdout(io.StringIO()):  # evaluators print a lot
+        progress = ProgressLine(job.cfg.train.log_period, screen)
+        results = train(job.cfg, resume=job.resume, hooks=[progress], console=False)
+    print("Drawing ...", flush=True)
+    draw_pictures(job.cfg, job.output)
+    Report([job.output]).write(job.output / "report")
+    return results
+
+
+def draw_pictures(cfg: DictConfig, output: Path) -> None:
+    """The first test pictures with ground truth, and beside it what was found: `pictures/`."""
+    name = cfg.dataloader.test.dataset.names
+    records, metadata = DatasetCatalog.get(name), MetadataCatalog.get(name)
+    found = json.loads((output / "inference" / "coco_instances_results.json").read_text())
+    for number, record in enumerate(records[:_PICTURES], 1):
+        size = record["height"], record["width"]
+        image = read_image(record["file_name"], "RGB", size[::-1])
+        mine = [
+            each
+            for each in found
+            if each["image_id"] == record["image_id"] and each["score"] >= _SHOWN_SCORE
+        ]
+        both = (
+            from_annotations(record.get("annotations", []), size),
+            from_results(mine, size, metadata.thing_dataset_id_to_contiguous_id),
+        )
+        drawn = [draw_instances(image, each, metadata) for each in both]
+        gap = np.full((drawn[0].shape[0], 8, 3), 255, np.uint8)
+        target = output / "pictures" / f"{number:02d}_{Path(record['file_name']).stem}.jpg"
+        write_picture(np.hstack([drawn[0], gap, drawn[1]]), target)
+
+
+def _model(model: str, weights: str | None) -> tuple[DictConfig, str]:
+    if weights == "none":
+        path = os.path.join(model, "config.yaml") if os.path.isdir(model) else model
+        return load_config(path), ""
+    cfg, weights = find_model(model, weights)
+    if isinstance(cfg, CfgNode):
+        raise ValueError(f"--model: {model} is a yacs config; give the row's name, or a LazyConfig")
+    return cfg, weights if "://" in weights else os.path.abspath(weights)
+
+
+def _known_fit(weights: str) -> Fit:
+    """What can be said of remote weights without them."""
+    detector = weights.removeprefix("regnet://").split("/")[-1] in model_zoo.rows()
+    return Fit("a trained detector" if detector else "a body alone")
+
+
+def _memory(on_gpu: bool) -> int:
+    """Bytes that a training may have: of the GPU nearly all, of the machine half."""
+    if on_gpu:
+        return int(0.95 * torch.cuda.get_device_properties(0).total_memory)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _reloaded(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The config as the training tool will read it, with the overrides."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "config.yaml")
+        LazyConfig.save(cfg, file)
+        return load_config(file, overrides)
+
+
+def _describe(
+    cfg: DictConfig,
+    model: str,
+    weights: str,
+    known: Fit,
+    learnt: DataSet,
+    tested: DataSet,
+    short: int | None,
+    one: int,
+    memory: int,
+    on_gpu: bool,
+) -> list[str]:
+    """The plan, a line each."""
+    steps, batch = cfg.train.max_iter, cfg.dataloader.train.total_batch_size
+    warmup = round(cfg.lr_multiplier.get("warmup_length", 0) * steps)
+    where = "the GPU" if on_gpu else "the machine"
+    size = f"short edge {short}" if short else "as the config resizes them"
+    classes = ", ".join(learnt.classes[:10]) + (", ..." if len(learnt.classes) > 10 else "")
+    return [
+        f"classes   {len(learnt.classes)}: {classes}",
+        f"train     {learnt.pictures} pictures, {learnt.objects} objects: {learnt.origin}",
+        f"val       {tested.pictures} pictures, {tested.objects} objects: {tested.origin}",
+        f"model     {model}" + ("" if config.has_masks(cfg) else ", boxes only"),
+        f"weights   {weights or 'none'} ({known})",
+        f"pictures  {size}; {batch} a step (about {one / GIB:.1f} GiB each; {where}'s share is "
+        f"{memory / GIB:.0f} GiB)",
+        f"schedule  {steps} steps, {steps * batch / learnt.pictures:.1f} passes; learning rate "
+        f"{cfg.optimizer.lr:.2g} after {warmup} steps of warm-up, then a cosine to a hundredth; "
+        f"evaluated every {cfg.train.eval_period} steps",
+        f"output    {cfg.train.output_dir}, on {cfg.train.device}",
+    ]

@@ -1,0 +1,132 @@
+"""A whole fine-tuning of the tiny detector, from data to report, and again from its config."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from d2_regnet.data.shapes import build_shapes
+from d2_regnet.engine import check_config, load_config
+from d2_regnet.finetune import prepare, resumed, run
+from d2_regnet.predict import Predictor, find_model
+
+SMALL = ["train.max_iter=3", "dataloader.train.num_workers=0", "dataloader.test.num_workers=0"]
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """Two of the six classes, in a COCO file: (images, annotations)."""
+    folder = tmp_path_factory.mktemp("shapes") / "train"
+    build_shapes(folder, 8, "train", 10)
+    coco = json.loads((folder / "annotations.json").read_text())
+    coco["categories"] = [each for each in coco["categories"] if each["name"] in ("star", "ring")]
+    ids = {each["id"] for each in coco["categories"]}
+    coco["annotations"] = [a for a in coco["annotations"] if a["category_id"] in ids]
+    file = folder.parent / "two.json"
+    file.write_text(json.dumps(coco))
+    return str(folder), str(file)
+
+
+def planned(shapes, tiny_run, output, **options):
+    options = {"overrides": SMALL, "short_edge": 64} | options
+    return prepare(train=shapes, val=None, model=str(tiny_run), output=output, **options)
+
+
+def test_from_data_to_report(shapes, tiny_run, tmp_path):
+    output = tmp_path / "mine"
+    job = planned(shapes, tiny_run, output)
+    assert not output.exists()
+    text = "\n".join(job.lines)
+    assert "2: star, ring" in text and "learnt anew: roi_heads.box_predictor.cls_score" in text
+    with job.written():
+        check_config(job.cfg)
+    results = run(job)
+    assert set(results) == {"bbox", "segm"}
+    assert "mine" in (output / "report" / "report.html").read_text()
+    pictures = sorted((output / "pictures").iterdir())
+    assert len(pictures) == 2 and Image.open(pictures[0]).width > 900  # two of 480, enlarged
+
+    # The config is all that the training tool needs, and the run all that predicting does.
+    again = load_config(str(output / "config.yaml"), ["train.init_checkpoint="])
+    check_config(again)
+    assert (again.train.max_iter, again.optimizer.lr) == (3, job.cfg.optimizer.lr)
+    predictor = Predictor(*find_model(str(output)), device="cpu")
+    assert predictor.classes == ["star", "ring"]
+
+    with pytest.raises(FileExistsError, match="holds a run.*--resume"):
+        planned(shapes, tiny_run, output)
+    longer = resumed(output, ["train.max_iter=4"])
+    assert longer.resume and longer.cfg.train.max_iter == 4
+    run(longer)
+    last = json.loads((output / "metrics.json").read_text().splitlines()[-1])
+    assert last["iteration"] >= 3
+
+
+def test_boxes_alone_leave_the_mask_head_out(shapes, tiny_run, tmp_path):
+    coco = json.loads(Path(shapes[1]).read_text())
+    for each in coco["annotations"]:
+        del each["segmentation"]
+    (tmp_path / "boxes.json").write_text(json.dumps(coco))
+    job = planned((shapes[0], str(tmp_path / "boxes.json")), tiny_run, tmp_path / "out")
+    assert any("without its mask head" in line for line in job.lines)
+    assert "mask_head" not in job.cfg.model.roi_heads
+    assert not job.cfg.dataloader.train.mapper.use_instance_mask
+    assert list(job.cfg.dataloader.evaluator.tasks) == ["bbox"]
+
+
+def test_rate_and_steps_follow_the_batch(shapes, tiny_run, tmp_path):
+    plain = planned(shapes, tiny_run, tmp_path / "a", overrides=[]).cfg
+    batch = plain.dataloader.train.total_batch_size
+    larger = planned(
+        shapes,
+        tiny_run,
+        tmp_path / "a",
+        overrides=[f"dataloader.train.total_batch_size={4 * batch}"],
+    ).cfg
+    assert larger.optimizer.lr == pytest.approx(4 * plain.optimizer.lr)
+    assert larger.train.max_iter == pytest.approx(plain.train.max_iter / 4, abs=1)
+
+
+def test_random_values(shapes, tiny_run, tmp_path):
+    job = planned(shapes, tiny_run, tmp_path / "a", weights="none", overrides=[])
+    assert job.cfg.train.init_checkpoint == ""
+    assert "none (random values)" in "\n".join(job.lines)
+    assert job.cfg.train.max_iter >= 3 * 4000 / job.cfg.dataloader.train.total_batch_size
+
+
+def test_a_failed_check_leaves_nothing(shapes, tiny_run, tmp_path):
+    job = planned(shapes, tiny_run, tmp_path / "a", overrides=["train.device=tpu"])
+    with pytest.raises(ValueError, match="tpu"), job.written():
+        check_config(job.cfg)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_row_without_its_weights_at_hand(shapes, tmp_path):
+    job = prepare(
+        train=shapes,
+        val=None,
+        model="mask_rcnn_regnetx_400mf_fpn_3x",
+        output=tmp_path / "a",
+        fetch=False,
+    )
+    text = "\n".join(job.lines)
+    assert "regnet://mmdet/mask_rcnn_regnetx_400mf_fpn_3x (a trained detector" in text
+    assert "short edge 320" in text  # of pictures of 96 to 160
+
+
+def test_what_is_refused(shapes, tiny_run, tmp_path):
+    with pytest.raises(ValueError, match="--short-edge"):
+        planned(shapes, tiny_run, tmp_path, short_edge=3)
+    with pytest.raises(FileNotFoundError, match="no config.yaml"):
+        resumed(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="max_itr"):
+        planned(shapes, tiny_run, tmp_path, overrides=["train.max_itr=3"])
+    with pytest.raises(ValueError, match="yacs"):
+        prepare(
+            train=shapes,
+            val=None,
+            model="mask_rcnn_regnetx_400mf_fpn_3x.yaml",
+            output=tmp_path / "a",
+            fetch=False,
+        )
