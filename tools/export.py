@@ -4,13 +4,7 @@
 import argparse
 import logging
 import sys
-import warnings
 from pathlib import Path
-
-if __name__ == "__main__":
-    # Deprecations that importing Detectron2 sets off and its user can do nothing about.
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated|torch.meshgrid")
 
 from tabulate import tabulate
 from tqdm import tqdm

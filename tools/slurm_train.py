@@ -5,12 +5,6 @@ docs/SCALING.md."""
 import os
 import shlex
 import sys
-import warnings
-
-if __name__ == "__main__":
-    # Deprecations that importing Detectron2 sets off and its user can do nothing about.
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 from d2_regnet.cli import ToolParser, bad_input, failure
 from d2_regnet.engine import check_config, load_config

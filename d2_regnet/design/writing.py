@@ -15,7 +15,7 @@ from d2_regnet.files import whole_file
 
 
 def write_sample(folder: Path, stem: str, archs: Sequence[RegNetArch]) -> None:
-    """Writes samples.csv, samples.json and samples.png, and archs/STEM_0001.yaml, ..., each of which
+    """Writes samples.csv, samples.json, samples.png, and archs/STEM_0001.yaml, ..., of which each
     stands for an arch wherever one is named.
 
     Args:
