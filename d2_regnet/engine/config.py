@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from d2_regnet import model_zoo
 from d2_regnet.archs import get_arch, is_arch_file, suggest
+from d2_regnet.data.registered import register_described
 from d2_regnet.recipes import scale_to_batch_size
 
 # Detectron2's `common/train.py`, and below it what this engine adds to it.
@@ -74,6 +75,7 @@ def load_config(path_or_name: str, overrides: Iterable[str] = ()) -> DictConfig:
     scale_to_batch_size(cfg)
     cfg = LazyConfig.apply_overrides(cfg, overrides)  # what the user has set is not scaled
     _read_arch(cfg)
+    register_described(cfg)
     return cfg
 
 
