@@ -1,0 +1,129 @@
+"""`body`: RegNet bodies, and EfficientNets beside them, forward or in a training step."""
+
+import functools
+
+import torch
+
+from d2_regnet import model_zoo
+
+from .bodies import (
+    LIBRARIES,
+    build,
+    equal_weights,
+    for_inference,
+    multiply_adds,
+    name_in,
+    random_state,
+    spelled,
+)
+from .saved import saved_bytes
+from .timing import compared, take_turns
+
+PEERS = ("ours", "unfused", "checkpointed", "detectron2", "torchvision", "timm")
+
+
+def plan(archs: list[str], peers: list[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """The peers that have each arch, and a line about each that has not.
+
+    Raises:
+        ValueError: an unknown arch, or a library that is not installed.
+    """
+    groups, skipped = {}, []
+    for arch in map(spelled, archs):
+        is_regnet = not arch.startswith("efficientnet")
+        groups[arch] = [
+            peer
+            for peer in (peers if is_regnet else ["torchvision"])
+            if peer not in LIBRARIES or name_in(peer, arch)
+        ]
+        skipped += [
+            f"{peer} has no {arch}" for peer in peers if is_regnet and peer not in groups[arch]
+        ]
+    return {arch: peers for arch, peers in groups.items() if peers}, skipped
+
+
+def measure(
+    arch: str,
+    peers: list[str],
+    *,
+    size: tuple[int, int],
+    batch: int,
+    train: bool,
+    dtypes: list[str],
+    compile: bool,
+    device: str,
+    rounds: int,
+    discard: int,
+) -> list[dict]:
+    """Times one arch; each result has the median in `seconds`, and how far the output is from that
+    of our own unfused float32 body."""
+    torch.manual_seed(0)
+    picture = torch.randn(batch, 3, *size)
+    state = None
+    if not arch.startswith("efficientnet"):
+        state = random_state(arch)
+        reference = build("unfused", arch)
+        equal_weights("unfused", reference, state)
+        with torch.no_grad():
+            expected = reference.eval()(picture)
+    picture = picture.to(device)
+    runs, results = {}, {}
+    for peer in peers:
+        for dtype in dtypes if peer == "ours" and not train else ["float32"]:
+            body = build(peer, arch)
+            if state is not None:
+                equal_weights(peer, body, state)
+            body = body.to(device).train(train)
+            name = peer if dtype == "float32" else f"{peer} {dtype}"
+            result = results[name] = {"arch": arch, "peer": name, "dtype": dtype}
+            if train:
+                forward = functools.partial(body, picture)
+                runs[name] = _training_step(body, picture)
+                result["saved_bytes"] = saved_bytes(forward, body.parameters())
+            else:
+                forward = runs[name] = _forward(body, picture, dtype, compile, peer == "ours")
+            # In training, BN computes with other statistics than the others.
+            if state is not None and not (train and peer in LIBRARIES):
+                result["difference"] = _difference(forward().detach().float().cpu(), expected)
+    timings = take_turns(runs, rounds=rounds, discard=discard, device=device, title=arch)
+    flops = multiply_adds(arch, size) * (3 if train else 1)
+    for name, timing in timings.items():
+        results[name] |= {
+            "seconds": timing.median,
+            "spread": timing.spread,
+            "pictures_per_second": batch / timing.median,
+            "gflops": flops / 1e9,
+            "gflops_per_second": batch * flops / timing.median / 1e9,
+            "ap": best_ap(arch),
+        }
+    compared([*results.values()])
+    return [*results.values()]
+
+
+def best_ap(arch: str) -> float | None:
+    """The published box AP of the body's Mask R-CNN at 1x, MMDetection's if there is one."""
+    row = model_zoo.rows().get(f"mask_rcnn_{arch.lower().replace('-', '_')}_fpn_1x")
+    return row and row["box_ap"]
+
+
+def _forward(body, picture, dtype, compile, is_ours):
+    kind = getattr(torch, dtype)
+    if is_ours:
+        body = for_inference(body, kind, compile)
+        # What arrives is what any peer gets: float32, channels first.
+        return torch.no_grad()(
+            lambda: body(picture.to(dtype=kind, memory_format=torch.channels_last))
+        )
+    return torch.no_grad()(lambda: body(picture))
+
+
+def _training_step(body, picture):
+    def step():
+        body.zero_grad(set_to_none=True)
+        body(picture).square().mean().backward()
+
+    return step
+
+
+def _difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((found - expected).abs().max() / expected.abs().max()).item()

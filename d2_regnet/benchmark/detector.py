@@ -1,0 +1,124 @@
+"""`detector`: whole detectors at inference, from uint8 pictures to boxes and pasted masks."""
+
+import copy
+
+import torch
+from detectron2.structures import pairwise_iou
+from torch import nn
+
+from d2_regnet import model_zoo
+from d2_regnet.flops import count_flops
+from d2_regnet.optimize import optimize_for_inference
+
+from .detectors import detector, load, pictures, random_state
+from .timing import compared, take_turns
+
+_SAME_BOX = 0.9  # IoU
+
+
+def measure(
+    row: str,
+    peers: list[str],
+    *,
+    size: tuple[int, int],
+    batch: int,
+    dtypes: list[str],
+    compile: bool,
+    amp: bool,
+    cuda_graphs: bool,
+    device: str,
+    rounds: int,
+    discard: int,
+) -> list[dict]:
+    """Times one row; `ours` is optimized for inference, once for each dtype.
+
+    `difference` is that of the FPN's features from our own plain float32 detector's, `same` the
+    share of its detections that a peer has as well.
+    """
+    state = random_state(row, size)
+    inputs = pictures(batch, size)
+    plain = detector(row, "unfused")
+    load(plain, state)
+    plain = plain.eval().to(device)
+    flops = _flops(row, size)
+    expected = _answers(plain, inputs)
+    runs, results = {}, {}
+    for peer in peers:
+        for dtype in dtypes if peer == "ours" else ["float32"]:
+            model = detector(row, peer)
+            load(model, state)
+            model = model.eval().to(device)
+            if peer == "ours":
+                model = optimize_for_inference(model, getattr(torch, dtype), compile)
+                if cuda_graphs:
+                    _capture(model, inputs)
+            name = peer if dtype == "float32" else f"{peer} {dtype}"
+            runs[name] = _run(model, inputs, amp, device)
+            difference, same = _agreement(expected, _answers(model, inputs))
+            results[name] = {"row": row, "peer": name, "dtype": dtype}
+            results[name] |= {"difference": difference, "same": same}
+    timings = take_turns(runs, rounds=rounds, discard=discard, device=device, title=row)
+    for name, timing in timings.items():
+        results[name] |= {
+            "seconds": timing.median,
+            "spread": timing.spread,
+            "pictures_per_second": batch / timing.median,
+            "gflops": flops / 1e9,
+            "gflops_per_second": batch * flops / timing.median / 1e9,
+            "ap": model_zoo.rows().get(row, {}).get("box_ap"),
+        }
+    compared([*results.values()])
+    return [*results.values()]
+
+
+def _run(model, inputs, amp, device):
+    kind = torch.device(device).type
+
+    @torch.no_grad()
+    def run():
+        with torch.autocast(kind, torch.float16, enabled=amp):
+            return model(inputs)
+
+    return run
+
+
+def _capture(model: nn.Module, inputs: list[dict]) -> None:
+    """Replays the body and the FPN from one CUDA graph; for pictures of the same size."""
+    sample = model.preprocess_image(copy.deepcopy(inputs)).tensor
+    with torch.no_grad():
+        torch.cuda.make_graphed_callables(model.backbone, (sample,))
+
+
+def _flops(row: str, size: tuple[int, int]) -> int:
+    padded = tuple(-(-side // 128) * 128 for side in size)
+    with torch.device("meta"):
+        model = detector(row, "unfused").eval()
+        return sum(count_flops(model, padded).values())
+
+
+@torch.no_grad()
+def _answers(model: nn.Module, inputs: list[dict]) -> tuple[dict, list]:
+    """The features of the FPN, and the detections of each picture."""
+    features = model.backbone(model.preprocess_image(inputs).tensor)
+    features = {name: each.float().cpu() for name, each in features.items()}
+    return features, [each["instances"].to("cpu") for each in model(inputs)]
+
+
+def _agreement(expected: tuple[dict, list], found: tuple[dict, list]) -> tuple[float, float]:
+    features, detections = expected
+    difference = max(
+        ((found[0][name] - each).abs().max() / each.abs().max()).item()
+        for name, each in features.items()
+    )
+    total = sum(len(each) for each in detections)
+    both = sum(same_detections(*pair) for pair in zip(detections, found[1]))
+    return difference, both / total if total else 1.0
+
+
+def same_detections(expected, found) -> int:
+    """How many detections of one picture have one of the same class and place among the others."""
+    if not len(expected) or not len(found):
+        return 0
+    overlap = pairwise_iou(expected.pred_boxes, found.pred_boxes) >= _SAME_BOX
+    overlap &= expected.pred_classes[:, None] == found.pred_classes
+    return int(overlap.any(1).sum())

@@ -1,0 +1,51 @@
+"""The table by hand, and a picture that has something on it."""
+
+import io
+
+from PIL import Image
+
+from d2_regnet.benchmark.plot import draw
+from d2_regnet.benchmark.results import about, table
+
+RESULTS = [
+    {"arch": "RegNetX-400MF", "peer": "ours", "seconds": 0.0125, "spread": 0.021, "ratio": 0.5}
+    | {"gflops": 8.0, "pictures_per_second": 80.0, "ap": 36.0, "difference": 1.26e-6},
+    {"arch": "efficientnet_b0", "peer": "torchvision", "seconds": 1.5, "spread": 0.1, "ratio": 1.0}
+    | {"gflops": 7.0, "pictures_per_second": 0.667, "ap": None},
+]
+
+
+def test_table():
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in table(RESULTS).split("\n")
+    ]
+    assert lines[0] == [
+        *("arch", "by", "median, ms", "spread", "pictures/s", "GFLOPs", "ratio", "difference")
+    ]
+    assert lines[2] == ["RegNetX-400MF", "ours", "12.5", "2 %", "80.00", "8.0", "0.50", "1.3e-06"]
+    assert lines[3] == [
+        "efficientnet_b0",
+        "torchvision",
+        "1,500.0",
+        "10 %",
+        "0.67",
+        "7.0",
+        "1.00",
+        "",
+    ]
+
+
+def test_about():
+    machine = {"processor": "Z80", "threads": 1, "cores": 2, "torch": "2.9", "bandwidth": 10.4}
+    machine["peak"] = {"float32": 1234.4, "bfloat16": 9.0}
+    assert about(machine) == (
+        "Z80, 1 thread(s) of 2 core(s), torch 2.9; "
+        "peak 1,234 GFLOP/s float32, 9 GFLOP/s bfloat16, 10 GB/s"
+    )
+
+
+def test_picture():
+    for results, panels in ((RESULTS, 2), (RESULTS[1:], 1)):
+        with Image.open(io.BytesIO(draw(results, "a title"))) as image:
+            assert image.width == panels * 6.4 * 130
+            assert len(image.convert("L").getcolors(256)) > 10

@@ -1,0 +1,182 @@
+"""Every sub-command on small input: the table, the JSON, the picture, and what is refused."""
+
+import json
+import runpy
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from d2_regnet.benchmark import machine
+
+ROW = "retinanet_regnetx_200mf_fpn_1x"
+
+
+@pytest.fixture
+def tool(root, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(machine, "_SIDE", {"cpu": 64})
+    monkeypatch.setattr(machine, "_COPIED", 2**16)
+    loaded = runpy.run_path(str(root / "tools" / "benchmark.py"), run_name="tool")
+    return lambda *arguments: loaded["main"]([str(each) for each in arguments])
+
+
+def report(path, command):
+    content = json.loads(path.read_text())
+    assert list(content) == ["command", "arguments", "machine", "skipped", "results"]
+    assert content["command"] == command
+    assert {"processor", "cores", "threads", "torch", "peak", "bandwidth"} <= set(
+        content["machine"]
+    )
+    return content["results"]
+
+
+def test_body(tool, tmp_path, capsys):
+    archs = ("--archs", "RegNetX-200MF", "efficientnet_b0", "--size", 64, 64)
+    peers = (
+        "--peers",
+        "ours",
+        "detectron2",
+        "torchvision",
+        "timm",
+        "--dtypes",
+        "float32",
+        "bfloat16",
+    )
+    assert tool("body", *archs, *peers, "--json", "a.json", "--plot", "a.png") == 0
+    printed = capsys.readouterr().out
+    assert "left out: torchvision has no RegNetX-200MF" in printed
+    results = report(tmp_path / "a.json", "body")
+    assert [(each["arch"], each["peer"]) for each in results] == [
+        *(("RegNetX-200MF", peer) for peer in ("ours", "ours bfloat16", "detectron2", "timm")),
+        ("efficientnet_b0", "torchvision"),
+    ]
+    for each in results:
+        assert each["seconds"] > 0 and each["spread"] >= 0 and each["share_of_peak"] > 0
+        assert each["pictures_per_second"] == pytest.approx(1 / each["seconds"])
+        rate = each["gflops"] * each["pictures_per_second"]
+        assert each["gflops_per_second"] == pytest.approx(rate)
+    ours, low, theirs, timm, _ = results
+    assert theirs["ratio"] == 1
+    assert ours["ratio"] == pytest.approx(ours["seconds"] / theirs["seconds"])
+    assert max(ours["difference"], theirs["difference"], timm["difference"]) < 1e-4
+    assert 1e-4 < low["difference"] < 0.3
+    with Image.open(tmp_path / "a.png") as image:
+        assert len(image.convert("L").getcolors(256)) > 10
+
+
+def test_body_in_training(tool, tmp_path):
+    peers = ("--peers", "ours", "unfused", "checkpointed", "detectron2")
+    options = ("--archs", "RegNetX-200MF", "--size", 64, 96, "--train", "--json", "a.json")
+    assert tool("body", *peers, *options) == 0
+    ours, unfused, checkpointed, theirs = report(tmp_path / "a.json", "body")
+    assert ours["saved_bytes"] < 0.7 * unfused["saved_bytes"]
+    assert checkpointed["saved_bytes"] < ours["saved_bytes"]
+    assert all(each["difference"] < 1e-4 for each in (ours, unfused, checkpointed, theirs))
+
+
+def test_detector(tool, tmp_path):
+    assert tool("detector", "--rows", ROW, "--size", 96, 128, "--json", "a.json") == 0
+    ours, theirs = report(tmp_path / "a.json", "detector")
+    assert (ours["row"], ours["peer"], theirs["peer"]) == (ROW, "ours", "detectron2")
+    assert ours["difference"] < 1e-4 and ours["same"] > 0.95
+    assert ours["gflops"] == theirs["gflops"] > 1
+
+
+def test_train(tool, tmp_path):
+    options = ("--rows", ROW, "--size", 64, 96, "--batch", 1, "--json", "a.json")
+    assert tool("train", "--peers", "ours", "unfused", "detectron2", *options) == 0
+    results = report(tmp_path / "a.json", "train")
+    assert [each["peer"] for each in results] == ["ours", "unfused", "detectron2"]
+    assert all(each["difference"] < 1e-3 for each in results)
+
+
+def test_memory(tool, tmp_path, capsys):
+    row = "retinanet_regnetx_800mf_fpn_1x"
+    options = ("--rows", row, "--size", 64, 96, "--json", "a.json")
+    assert tool("memory", "--peers", "ours", "unfused", *options) == 0
+    ours, unfused = report(tmp_path / "a.json", "memory")
+    assert ours["published"] == 2.5 and 0 < ours["bytes"] < unfused["bytes"]
+    assert ours["ratio"] < 1 and "published, GB" in capsys.readouterr().out
+
+
+def test_data(tool, tmp_path, shared):
+    folder = shared / "data" / "coco"
+    where = ("--annotations", folder / "annotations" / "instances_val2017.json")
+    where += ("--images", folder / "val2017", "--pictures", 3)
+    assert tool("data", "--rows", ROW, *where, "--json", "a.json") == 0
+    results = report(tmp_path / "a.json", "data")
+    assert [(each["part"], each["peer"]) for each in results] == [
+        *(("train", "ours"), ("train", "detectron2"), ("test", "ours"), ("test", "detectron2"))
+    ]
+    assert all(each["difference"] <= 2 and each["differing"] < 0.05 for each in results)
+
+
+def test_evaluate(tool, tmp_path):
+    assert tool("evaluate", "--pictures", 30, "--json", "a.json") == 0
+    ours, theirs = report(tmp_path / "a.json", "evaluate")
+    assert ours["difference"] < 1e-6 and theirs["difference"] == 0
+    assert 5 < ours["box_ap"] < 95 and 5 < ours["mask_ap"] < 95
+
+
+@pytest.mark.parametrize("command", ["body", "detector", "train", "memory", "data", "evaluate"])
+def test_dry_run_runs_nothing(tool, tmp_path, capsys, command, shared):
+    folder = shared / "data" / "coco"
+    where = ["--annotations", folder / "annotations" / "instances_val2017.json"]
+    where += ["--images", folder / "val2017"]
+    options = where if command == "data" else []
+    assert tool(command, "--dry-run", "--json", "a.json", *options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines and all(line.startswith(f"{command}: ") for line in lines)
+    assert len(lines) == (39 if command == "memory" else 1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["body", "--archs", "RegNetX-401MF"], "RegNetX-400MF"),
+        (["body", "--archs", "efficientnet_b9"], "unknown EfficientNet"),
+        (["body", "--rounds", "4"], "--rounds must be at least 5, not 4"),
+        (["body", "--discard", "0"], "--discard must be at least 1"),
+        (["body", "--size", "32", "64"], "--size must be at least 64 64"),
+        (["body", "--dtypes", "float16"], "CPUs have bfloat16"),
+        (["body", "--peers", "keras"], "invalid choice: 'keras'"),
+        (["body", "--json", "nowhere/a.json"], "there is no folder nowhere"),
+        (["detector", "--rows", "mask_rcnn_regnetx_9gf_fpn_1x"], "unknown row"),
+        (["detector", "--amp"], "--amp is for --device cuda"),
+        (["detector", "--cuda-graphs"], "--cuda-graphs is for --device cuda"),
+        (["train", "--device", "tpu"], "--device is cpu or cuda"),
+        (["memory", "--batch", "0"], "--batch must be at least 1"),
+        (["data", "--annotations", "nowhere.json"], "nowhere.json does not exist"),
+        (["data", "--dataset", "coco_2017_vla"], "unknown data set"),
+        (["evaluate", "--pictures", "0"], "--pictures must be at least 1"),
+        ([], "COMMAND"),
+    ],
+)
+def test_bad_input(tool, tmp_path, capsys, arguments, said):
+    with pytest.raises(SystemExit) as stop:
+        tool(*arguments)
+    assert stop.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and said in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_library_that_is_not_there(tool, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as stop:
+        tool("body", "--peers", "timm")
+    assert stop.value.code == 2
+    assert "timm is not installed: pip install timm" in capsys.readouterr().err
+
+
+def test_help(root):
+    answer = subprocess.run(
+        [sys.executable, str(root / "tools" / "benchmark.py"), "detector", "--help"],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(root), "PATH": "", "OMP_NUM_THREADS": "1"},
+    )
+    assert answer.returncode == 0 and "--cuda-graphs" in answer.stdout and answer.stderr == ""
