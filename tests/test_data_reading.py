@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from detectron2.data.detection_utils import read_image as detectron2_read
 from PIL import Image
 
 from d2_regnet.data.reading import orientation, read_image
@@ -111,6 +112,33 @@ def test_odd_sizes(tmp_path, size):
     Image.new("RGB", size, (1, 2, 3)).save(path)
     read = read_image(path, "BGR")
     assert read.shape == (*size[::-1], 3) and (read == (3, 2, 1)).all()
+
+
+@pytest.mark.parametrize("format", ["RGB", "BGR"])
+def test_jpegs_are_bitwise_detectron2s(shared, format):
+    files = sorted((shared / "data" / "coco" / "val2017").glob("*.jpg"))[:20]
+    for file in files:
+        assert np.array_equal(read_image(str(file), format), detectron2_read(str(file), format))
+
+
+def test_damaged_jpegs_are_read_as_detectron2_reads_them(shared, tmp_path):
+    """Pillow repairs some damage and refuses the rest."""
+    whole = next((shared / "data" / "coco" / "val2017").glob("*.jpg")).read_bytes()
+    rng = np.random.RandomState(0)
+    path = tmp_path / "damaged.jpg"
+    refused = 0
+    for number in range(12):
+        start = rng.randint(1000, len(whole) - 500)
+        path.write_bytes(whole[:start] + (whole[start + 300 :] if number % 2 else b""))
+        try:
+            expected = detectron2_read(str(path), "BGR")
+        except OSError:
+            refused += 1
+            with pytest.raises(OSError):
+                read_image(str(path), "BGR")
+        else:
+            assert np.array_equal(read_image(str(path), "BGR"), expected)
+    assert 6 <= refused < 12
 
 
 def test_damage_is_an_error(tmp_path, picture):

@@ -1,12 +1,16 @@
-"""Detectron2's DatasetMapper for pictures as they come."""
+"""Detectron2's DatasetMapper for pictures as they come, in half its time."""
 
 import copy
+from collections.abc import Sequence
 
-import detectron2.data.transforms as T
+import numpy as np
 import torch
 from detectron2.data import DatasetMapper, detection_utils
+from detectron2.structures import BitMasks, Instances
+from pycocotools import mask as mask_utils
 
 from .reading import read_image
+from .resizing import FastInput
 
 __all__ = ["RobustMapper", "UnusablePicture"]
 
@@ -17,7 +21,7 @@ class UnusablePicture(ValueError):
 
 class RobustMapper(DatasetMapper):
     """Detectron2's `DatasetMapper`, with the same arguments, which reads with
-    `d2_regnet.data.read_image`.
+    `d2_regnet.data.read_image` and resizes with `d2_regnet.data.resizing`.
 
     Whatever goes wrong with a picture is raised as `UnusablePicture`. `build_train_loader` then
     takes another picture; Detectron2's loaders stop, which is right for evaluation: a metric over
@@ -37,7 +41,7 @@ class RobustMapper(DatasetMapper):
                 annotations.
         """
         try:
-            return self._map(copy.deepcopy(dataset_dict))
+            return self._map(dataset_dict)
         except ImportError:  # no picture's fault
             raise
         except Exception as error:
@@ -45,7 +49,9 @@ class RobustMapper(DatasetMapper):
             reason = " ".join(str(error).split())
             raise UnusablePicture(f"{file_name}: {type(error).__name__}: {reason}") from error
 
-    def _map(self, record: dict) -> dict:
+    def _map(self, dataset_dict: dict) -> dict:
+        # Copying the annotations' polygons would take as long as a third of the decoding.
+        record = copy.deepcopy({k: v for k, v in dataset_dict.items() if k != "annotations"})
         size = (record.get("width"), record.get("height"))
         image = read_image(record["file_name"], self.image_format, size)
         detection_utils.check_image_size(record, image)
@@ -53,18 +59,80 @@ class RobustMapper(DatasetMapper):
         if "sem_seg_file_name" in record:
             file_name = record.pop("sem_seg_file_name")
             sem_seg = detection_utils.read_image(file_name, "L").squeeze(2)
-        augmented = T.AugInput(image, sem_seg=sem_seg)
+        augmented = FastInput(image, sem_seg=sem_seg)
         transforms = self.augmentations(augmented)
         shape = augmented.image.shape[:2]
-        record["image"] = torch.from_numpy(augmented.image.transpose(2, 0, 1).copy())
+        pixels = np.require(augmented.image.transpose(2, 0, 1), requirements=["C", "W"])
+        record["image"] = torch.from_numpy(pixels)
         if sem_seg is not None:
             record["sem_seg"] = torch.from_numpy(augmented.sem_seg.astype("long"))
         if self.proposal_topk is not None:
             detection_utils.transform_proposals(
                 record, shape, transforms, proposal_topk=self.proposal_topk
             )
-        if not self.is_train:
-            record.pop("annotations", None)
-        elif "annotations" in record:
-            self._transform_annotations(record, transforms, shape)
+        if self.is_train and "annotations" in dataset_dict:
+            record["instances"] = self._instances(dataset_dict["annotations"], transforms, shape)
         return record
+
+    def _instances(self, annotations, transforms, shape: tuple[int, int]) -> Instances:
+        """As `DatasetMapper._transform_annotations`; `annotations` are left as they are."""
+        unused = {"segmentation"} if not self.use_instance_mask else set()
+        unused |= {"keypoints"} if not self.use_keypoint else set()
+        transformed = [
+            detection_utils.transform_instance_annotations(
+                _copied(annotation, unused),
+                transforms,
+                shape,
+                keypoint_hflip_indices=self.keypoint_hflip_indices,
+            )
+            for annotation in annotations
+            if not annotation.get("iscrowd", 0)
+        ]
+        masks = None
+        is_bitmask = self.instance_mask_format == "bitmask"
+        if is_bitmask and transformed and "segmentation" in transformed[0]:
+            masks = _bitmasks([each.pop("segmentation") for each in transformed], shape)
+        instances = detection_utils.annotations_to_instances(
+            transformed, shape, mask_format=self.instance_mask_format
+        )
+        if masks is not None:
+            instances.gt_masks = masks
+        if self.recompute_boxes:
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        if masks is not None and _none_is_empty(instances):
+            return instances  # choosing all would copy the masks
+        return detection_utils.filter_empty_instances(instances)
+
+
+def _copied(annotation: dict, without: set[str]) -> dict:
+    """A copy that Detectron2's transforms may change. They make new arrays of polygons in lists."""
+    return {
+        key: value if key == "segmentation" and _is_lists(value) else copy.deepcopy(value)
+        for key, value in annotation.items()
+        if key not in without
+    }
+
+
+def _is_lists(segmentation) -> bool:
+    return isinstance(segmentation, list) and all(type(each) is list for each in segmentation)
+
+
+def _bitmasks(segmentations: Sequence[list | np.ndarray], shape: tuple[int, int]) -> BitMasks:
+    """Polygons, (x, y, x, y, ...) in pixels, or masks (H, W), as (N, H, W)."""
+    masks = np.zeros((len(segmentations), *shape), dtype=np.uint8)
+    for mask, segmentation in zip(masks, segmentations):
+        if isinstance(segmentation, np.ndarray):
+            mask[:] = segmentation != 0
+        elif segmentation:
+            rle = mask_utils.merge(mask_utils.frPyObjects(segmentation, *shape))
+            # A decoded mask lies column by column; turning all of it takes as long as decoding.
+            x, y, width, height = mask_utils.toBbox(rle).astype(int)
+            box = slice(y, y + height), slice(x, x + width)
+            mask[box] = mask_utils.decode(rle)[box]
+    return BitMasks(torch.from_numpy(masks.view(bool)))
+
+
+def _none_is_empty(instances: Instances) -> bool:
+    masks = instances.gt_masks.tensor.numpy()
+    # NumPy stops at the first pixel, torch goes through all.
+    return bool(instances.gt_boxes.nonempty(1e-5).all()) and all(mask.any() for mask in masks)
