@@ -1,0 +1,72 @@
+"""What holds for every tool: --help with an example and exit codes, bad input in one line."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ONLY_PRINTS = {"scaling"}
+TOOLS = sorted((Path(__file__).resolve().parents[2] / "tools").glob("*.py"))
+
+
+@pytest.fixture(scope="module", params=TOOLS, ids=lambda path: path.stem)
+def tool(request):
+    """A tool as a module; tools/ is no package."""
+    spec = importlib.util.spec_from_file_location(f"tool_{request.param.stem}", request.param)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def ends(tool, arguments, capsys):
+    """Exit code, stdout and stderr of a command line that is not to do any work."""
+    with pytest.raises(SystemExit) as end:
+        tool.main(arguments)
+    return end.value.code, *capsys.readouterr()
+
+
+def commands(help_text):
+    """The names of the sub-commands that a --help lists."""
+    part = help_text.partition("positional arguments:\n  COMMAND\n")[2].partition("\n\n")[0]
+    return re.findall(r"^    (\w+)", part, re.M)
+
+
+def test_there_are_tools():
+    assert len(TOOLS) >= 9
+
+
+def test_help_shows_examples_and_exit_codes(tool, capsys):
+    code, text, err = ends(tool, ["--help"], capsys)
+    assert (code, err) == (0, "")
+    for command in commands(text):
+        code, about, _ = ends(tool, [command, "--help"], capsys)
+        assert code == 0 and "$ " in about, command
+    assert re.search(r"^    \$ \S", text, re.M), "no example"
+    assert re.search(r"Exit codes: 0, .*\b1, .*\b2, ", text, re.S)
+    assert "--verbose" in text
+
+
+def test_what_writes_or_runs_long_has_a_dry_run(tool, capsys, request):
+    text = ends(tool, ["--help"], capsys)[1]
+    for command in commands(text):
+        text += ends(tool, [command, "--help"], capsys)[1]
+    assert "--dry-run" in text or request.node.callspec.id in ONLY_PRINTS
+
+
+def test_an_unknown_flag_is_bad_input_in_one_line(tool, capsys):
+    code, out, err = ends(tool, ["--no-such-flag"], capsys)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_a_tool_is_quiet_about_detectron2s_own_deprecations(root):
+    """From a shell, where nothing has been imported yet."""
+    done = subprocess.run(
+        [sys.executable, str(root / "tools" / "convert_checkpoint.py"), "nowhere.pth", "x.pth"],
+        capture_output=True, text=True, cwd=root,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
