@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 FAILED = 1
 BAD_INPUT = 2
-# Of Detectron2's own code, of no use to who runs a tool.
-_WARNINGS = "pkg_resources is deprecated|torch.meshgrid|`?torch.(jit.script|cuda.amp)"
+# What Detectron2's own code sets off besides FutureWarnings, of no use to who runs a tool.
+_WARNINGS = "pkg_resources is deprecated|torch.meshgrid"
 _EXIT_CODES = "Exit codes: 0, done; 1, failed; 2, bad input, before anything is written."
 
 
@@ -50,7 +50,7 @@ class ToolParser(argparse.ArgumentParser):
             self.add_argument("--dry-run", action="store_true", help=dry_run)
 
     def parse_args(self, args=None, namespace=None):
-        """As argparse's; from here on Detectron2's own deprecations show with `--verbose` only."""
+        """As argparse's; from here on deprecations of others' code show with `--verbose` only."""
         return _quiet(super().parse_args(args, namespace or argparse.Namespace(verbose=False)))
 
     def parse_intermixed_args(self, args=None, namespace=None):
@@ -65,6 +65,7 @@ class ToolParser(argparse.ArgumentParser):
 
 def _quiet(args: argparse.Namespace) -> argparse.Namespace:
     if not args.verbose:
+        warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", message=_WARNINGS)
     return args
 

@@ -5,13 +5,7 @@ see docs/PERFORMANCE.md."""
 import logging
 import os
 import sys
-import warnings
 from pathlib import Path
-
-if __name__ == "__main__":
-    # Deprecations that importing Detectron2 sets off and its user can do nothing about.
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated|torch.meshgrid")
 
 import torch
 from tqdm import tqdm

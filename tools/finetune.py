@@ -5,13 +5,6 @@ import argparse
 import logging
 import signal
 import sys
-import warnings
-
-if __name__ == "__main__":
-    # Deprecations that importing Detectron2 sets off and its user can do nothing about.
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated|torch.meshgrid")
 
 from d2_regnet.cli import ToolParser, bad_input, failure
 from d2_regnet.data.formats import FORMATS
