@@ -1,7 +1,9 @@
 """Batches after a restart, with any number of workers and processes, and with unusable pictures."""
 
 import logging
+import multiprocessing
 import random
+import subprocess
 from itertools import islice
 
 import detectron2.data.transforms as T
@@ -200,3 +202,16 @@ def test_refuses_the_impossible(records, change, message):
 
 def test_map_style_data_sets(records):
     assert_equal(steps(DatasetFromList(records), 4), steps(records, 4))
+
+
+def test_workers_outlast_a_signal_to_all_but_obey_their_parent(records):
+    loader = build_train_loader(records, mapper=mapper(), total_batch_size=4, num_workers=1)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    for signum in ("INT", "TERM", "USR1"):  # as a scheduler sends them, to every process
+        subprocess.run(["kill", f"-{signum}", str(worker.pid)], check=True)
+    assert len(list(islice(batches, 20))) == 20
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0

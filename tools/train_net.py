@@ -1,42 +1,60 @@
 #!/usr/bin/env python
-"""Trains and evaluates the YAML form of a recipe: Detectron2's tools/train_net.py with RegNets.
+"""Trains or evaluates the YAML form of a recipe: Detectron2's tools/train_net.py with RegNets.
 
-    python tools/train_net.py --config-file mask_rcnn_regnetx_400mf_fpn_3x.yaml --num-gpus 8
-
-The flags, and KEY VALUE overrides behind them, are Detectron2's.
+The flags, and KEY VALUE overrides behind them, are Detectron2's; the training is that of
+tools/lazyconfig_train_net.py, see docs/TRAINING.md.
 """
 
-from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, default_setup, launch
+import warnings
 
-from d2_regnet.cli import bad_input
-from d2_regnet.engine.yacs_trainer import YacsTrainer, find_yaml, load_yaml
+if __name__ == "__main__":
+    # Deprecations that importing Detectron2 sets off and its user can do nothing about.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+
+from d2_regnet.cli import bad_input, failure
+from d2_regnet.engine.hooks import exit_on_signal
+from d2_regnet.engine.launch import argument_parser, check_processes, launch
+from d2_regnet.engine.plan import plan
+from d2_regnet.engine.trainer import job_logging
+from d2_regnet.engine.yacs_trainer import YacsTrainer, check_yaml, find_yaml, load_yaml
+
+_EXAMPLES = """
+Train a row on 8 GPUs, and go on after an interruption:
+    $ %(prog)s --config-file mask_rcnn_regnetx_400mf_fpn_3x.yaml --num-gpus 8
+    $ %(prog)s --config-file mask_rcnn_regnetx_400mf_fpn_3x.yaml --num-gpus 8 --resume
+
+Evaluate weights on the CPU:
+    $ %(prog)s --config-file FILE --eval-only MODEL.WEIGHTS model.pth MODEL.DEVICE cpu
+"""
 
 
-def main(args, cfg: CfgNode):
-    default_setup(cfg, args)
-    if args.eval_only:
-        model = YacsTrainer.build_model(cfg)
-        DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(
-            cfg.MODEL.WEIGHTS, resume=args.resume
-        )
-        return YacsTrainer.test(cfg, model)
-    trainer = YacsTrainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+def work(args) -> None:
+    """One process's part."""
+    cfg = load_yaml(args.config_file, args.opts)
+    with job_logging(cfg, args):
+        if args.eval_only:
+            YacsTrainer.evaluate(cfg, resume=args.resume)
+        else:
+            trainer = YacsTrainer(cfg)
+            trainer.resume_or_load(resume=args.resume)
+            trainer.train()
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = argument_parser(__doc__, _EXAMPLES).parse_args(argv)
+    with exit_on_signal():
+        with bad_input(args.verbose):
+            args.config_file = find_yaml(args.config_file)
+            cfg = load_yaml(args.config_file, args.opts)
+            processes = check_processes(args, cfg.MODEL.DEVICE)
+            check_yaml(cfg, eval_only=args.eval_only, resume=args.resume)
+            if args.dry_run:
+                print(plan(cfg, args, processes))
+                return
+        with failure(args.verbose):
+            launch(work, args, cfg.MODEL.DEVICE)
 
 
 if __name__ == "__main__":
-    args = default_argument_parser().parse_args()
-    with bad_input():
-        args.config_file = find_yaml(args.config_file)
-        cfg = load_yaml(args.config_file, args.opts)
-    launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args, cfg),
-    )
+    main()

@@ -1,7 +1,10 @@
 """The training loader: the same batches after a restart and with any number of workers."""
 
 import logging
+import os
 import random
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -88,12 +91,28 @@ def build_train_loader(
         batch_sampler=sampler,
         num_workers=num_workers,
         collate_fn=_as_list,
+        worker_init_fn=_outlast_signals,
         generator=torch.Generator(),  # its own: torch would draw from the model's
     )
 
 
 def _as_list(batch):
     return batch
+
+
+def _outlast_signals(worker: int) -> None:
+    """A signal to the whole process group asks the training to end after its step, for which it
+    still needs its workers; they end when it does, or when it tells them to."""
+    for signum in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(signum, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_obey_parent, daemon=True).start()
+
+
+def _obey_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 @contextmanager

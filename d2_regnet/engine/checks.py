@@ -21,13 +21,22 @@ from d2_regnet.archs import suggest
 from d2_regnet.checkpoint import catalog  # noqa: F401  teaches PathManager regnet://
 from d2_regnet.checkpoint import read as read_checkpoint
 from d2_regnet.data.registered import check_before_training
+from d2_regnet.evaluation import FastCOCOEvaluator
 from d2_regnet.optimize import dtype_named
 
+from .checkpointer import find_checkpoint
 from .config import nearest, parameters
 from .memory import check_memory
+from .record import RunRecord, check_same_shapes
 
 _TO_TRAIN = ("model", "optimizer", "lr_multiplier", "dataloader.train")
 _TO_EVALUATE = ("model", "dataloader.test")
+# What takes the names of data sets, and as which parameter.
+_DATASET_KEYS = {
+    get_detection_dataset_dicts: "names",
+    COCOEvaluator: "dataset_name",
+    FastCOCOEvaluator: "dataset_name",
+}
 _PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 # What Detectron2's metadata calls the files and folders of a data set.
 _FILES = ("json_file", "panoptic_json", "image_root", "panoptic_root", "sem_seg_root", "gt_dir")
@@ -63,12 +72,18 @@ def check_config(
             f"dataloader.train.total_batch_size={batch} does not divide among {processes} "
             "process(es); choose a multiple"
         )
-    weights = _weights(cfg.train, eval_only=eval_only, resume=resume)
+    newest = find_checkpoint(cfg.train.output_dir)[0] if resume else ""
+    if newest and not eval_only:
+        weights, state = "", resumable_state(newest, RunRecord(cfg))
+    else:
+        weights, state = newest or _weights(cfg.train, eval_only), None
     _check_datasets(cfg.dataloader.test if eval_only else cfg.dataloader)
     check_before_training(cfg, eval_only=eval_only)
     if not eval_only:
         check_memory(cfg, cfg.train.device, processes)
-    _check_built(cfg, eval_only)
+    model = _check_built(cfg, eval_only)
+    if state:
+        check_same_shapes(state, model)
     if weights:
         _check_readable(weights, eval_only)  # the last, as it may take long
 
@@ -131,6 +146,8 @@ def _check_train(train: DictConfig) -> None:
         ("checkpointer.period", 1),
         ("eval_period", 0),
         ("log_period", 1),
+        ("non_finite.skip", 0),
+        ("non_finite.save", 0),
     ):
         value = OmegaConf.select(train, key)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -191,18 +208,8 @@ def _check_calls(cfg: DictConfig) -> None:
             )
 
 
-def _weights(train: DictConfig, *, eval_only: bool, resume: bool) -> str:
+def _weights(train: DictConfig, eval_only: bool) -> str:
     """The path or address of the weights to start from; empty to start from random ones."""
-    last = os.path.join(train.output_dir, "last_checkpoint")
-    if resume and os.path.isfile(last):
-        with open(last) as file:
-            path = os.path.join(train.output_dir, file.read().strip())
-        if not os.path.isfile(path):
-            raise FileNotFoundError(
-                f"{last} names {path}, which does not exist: write the name of another checkpoint "
-                "of that folder into it, or train without --resume"
-            )
-        return path
     path = train.init_checkpoint
     if eval_only and not path:
         raise ValueError("--eval-only needs weights: add train.init_checkpoint=FILE")
@@ -226,13 +233,29 @@ def _check_readable(path: str, eval_only: bool) -> None:
     read_checkpoint(path)
 
 
+def resumable_state(path: str, record: RunRecord) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint, after making sure that it is of the same training.
+
+    Raises:
+        ValueError: naming the difference.
+    """
+    checkpoint = read_checkpoint(path)
+    if "trainer" not in checkpoint.meta:
+        raise ValueError(
+            f"{path} holds weights and no training to go on with: start anew from them, "
+            "without --resume, in another folder"
+        )
+    record.load_state_dict(checkpoint.meta.get("run", {}))
+    return checkpoint.state
+
+
 def _check_datasets(dataloader: DictConfig) -> None:
     names = {}
     for path, node in _nodes(dataloader, "dataloader"):
         if "_target_" not in node:
             continue
         target = _target(node)
-        key = {get_detection_dataset_dicts: "names", COCOEvaluator: "dataset_name"}.get(target)
+        key = _DATASET_KEYS.get(target)
         if key in node:
             found = node[key]
             for name in [found] if isinstance(found, str) else found:
@@ -277,7 +300,7 @@ def _datasets_root() -> str:
     return os.environ.get("DETECTRON2_DATASETS") or "not set: ./datasets"
 
 
-def _check_built(cfg: DictConfig, eval_only: bool) -> None:
+def _check_built(cfg: DictConfig, eval_only: bool) -> torch.nn.Module:
     """Builds the model and, to train, what updates it: they check their own parameters best."""
     log = logging.getLogger(instantiate.__module__)
     disabled, log.disabled = log.disabled, True  # it would announce what is raised below
@@ -295,6 +318,7 @@ def _check_built(cfg: DictConfig, eval_only: bool) -> None:
         raise ValueError(f"{part} cannot be built: {type(error).__name__}: {error}") from error
     finally:
         log.disabled = disabled
+    return model
 
 
 def build_optimizer(cfg: DictConfig, model: torch.nn.Module) -> torch.optim.Optimizer:

@@ -3,14 +3,25 @@
 import logging
 import os
 import signal
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import HookBase
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 
-__all__ = ["SIGNALS", "Interrupted", "ProgressLine", "StopOnSignal"]
+__all__ = [
+    "SIGNALS",
+    "Interrupted",
+    "PatientWriter",
+    "ProgressLine",
+    "StopOnSignal",
+    "exit_on_signal",
+]
 
 # SLURM sends SIGUSR1 before the time limit, where `sbatch --signal=USR1@60` says so.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -28,8 +39,17 @@ class Interrupted(KeyboardInterrupt):
         self.signum = signum
 
 
+@contextmanager
+def exit_on_signal() -> Iterator[None]:
+    """Ends the program with 128 + the signal's number where one has ended the work inside."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:  # also `Interrupted`, which knows its signal
+        sys.exit(128 + getattr(stop, "signum", signal.SIGINT))
+
+
 class StopOnSignal(HookBase):
-    """At SIGINT or SIGTERM: finishes the step, writes a checkpoint, raises `Interrupted`.
+    """At SIGINT, SIGTERM or SIGUSR1: finishes the step, writes a checkpoint, raises `Interrupted`.
 
     What takes long between two steps, an evaluation, calls `check` now and then to be stopped as
     well. A second signal has its usual effect, at once. All processes stop after the same step.
@@ -39,11 +59,8 @@ class StopOnSignal(HookBase):
     which writes at the end anyhow and cannot write the same step twice.
     """
 
-    def __init__(
-        self, checkpointer: DetectionCheckpointer, signals=(signal.SIGINT, signal.SIGTERM)
-    ):
+    def __init__(self, checkpointer: DetectionCheckpointer):
         self._checkpointer = checkpointer
-        self._signals = signals
         self._previous = {}
         self._caught = 0
 
@@ -91,6 +108,34 @@ class StopOnSignal(HookBase):
         self._restore()
 
 
+class PatientWriter(EventWriter):
+    """Another writer of metrics, whose `OSError` (a full disk) is a warning and not the end.
+
+    What could not be written, it tries to write the next time, as far as the writer keeps it.
+    """
+
+    def __init__(self, writer: EventWriter):
+        self._writer = writer
+        self._warned = False
+
+    def write(self, **kwargs):
+        self._try(self._writer.write, **kwargs)
+
+    def close(self):
+        self._try(self._writer.close)
+
+    def _try(self, function, **kwargs):
+        try:
+            function(**kwargs)
+        except OSError as error:
+            if not self._warned:
+                name = type(self._writer).__name__
+                logging.getLogger(__name__).warning("%s cannot write metrics: %s", name, error)
+            self._warned = True
+        else:
+            self._warned = False
+
+
 class ProgressLine(HookBase):
     """Prints one short line every `period` steps: step, loss, learning rate, speed, time left."""
 
@@ -111,6 +156,8 @@ class ProgressLine(HookBase):
         if (done % self._period and done != total) or not comm.is_main_process():
             return
         storage = self.trainer.storage
+        if "total_loss" not in storage.histories():
+            return  # all steps so far were left out
         pace = (time.perf_counter() - self._start) / (done - self.trainer.start_iter)
         left = round(pace * (total - done))
         print(

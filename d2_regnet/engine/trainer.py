@@ -4,21 +4,21 @@ import argparse
 import functools
 import io
 import logging
+import os
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 
 import numpy as np
 import torch
-from detectron2.config import instantiate
+from detectron2.config import CfgNode, instantiate
 from detectron2.engine import (
     EvalHook,
     HookBase,
     IterationTimer,
     LRScheduler,
-    PeriodicCheckpointer,
     PeriodicWriter,
     SimpleTrainer,
     create_ddp_model,
@@ -29,16 +29,22 @@ from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
+from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from d2_regnet.data.sampler import TrainingBatchSampler
 from d2_regnet.modeling.global_batch import global_batch
 from d2_regnet.optimize import optimize_for_inference
 from d2_regnet.solver import clip_gradients
 
-from .checkpointer import Checkpointer
+from .checkpointer import Checkpointer, PeriodicCheckpointer
 from .checks import amp_dtype, build_optimizer, check_config, inference_options
-from .hooks import StopOnSignal
+from .hooks import PatientWriter, StopOnSignal
+from .launch import may_be_restarted
+from .non_finite import NonFinite, describe_gradients, describe_losses, pictures
+from .record import RunRecord
 
 logger = logging.getLogger(__name__)
 _NO_DEVICE_IDS = dict(device_ids=None)
@@ -57,15 +63,25 @@ class Trainer(SimpleTrainer):
     """
 
     def __init__(
-        self, model, data_loader, optimizer, *, device: str, precision: torch.dtype | None
+        self,
+        model,
+        data_loader,
+        optimizer,
+        *,
+        device: str,
+        precision: torch.dtype | None,
+        non_finite: NonFinite | None = None,
     ):
         """
         Args:
             model, data_loader, optimizer: as for `SimpleTrainer`.
             device: the type of the model's device, `cpu` or `cuda`.
             precision: the torch.dtype that autocast computes in; None: no autocast.
+            non_finite: what happens at losses that are not finite; by default it is the end.
         """
         super().__init__(model, data_loader, optimizer)
+        self.non_finite = non_finite or NonFinite()
+        self._device, self._precision = device, precision
         self.seed = comm.shared_random_seed()
         self._former = {}
         sampler = getattr(data_loader, "batch_sampler", None)
@@ -78,27 +94,86 @@ class Trainer(SimpleTrainer):
 
     def run_step(self):
         key = np.random.SeedSequence((self.seed, self.iter, comm.get_rank()))
-        seed_all_rng(int(key.generate_state(1)[0]))
+        rng = int(key.generate_state(1)[0])
+        seed_all_rng(rng)
         start = time.perf_counter()
-        data = next(self._data_loader_iter)
+        data = self._next_batch()
         data_time = time.perf_counter() - start
-        with self.autocast(), global_batch(self.model, self.seed, self.iter, len(data)):
-            losses = self.model(data)
-        if isinstance(losses, torch.Tensor):
-            losses = {"total_loss": losses}
+        seed_all_rng(rng)  # whatever the loader has drawn, so that the step can be replayed
+        model = unwrapped(self.model)
+        buffers = self.non_finite.buffers(model)
+        losses, problem = self._forward(data)
+        saved = self._saved(rng, data, losses) if problem else {}
+        if self.non_finite.left_out(self.iter, problem, saved):
+            restore(model, buffers)
+            return
         self.optimizer.zero_grad()
         self.grad_scaler.scale(sum(losses.values())).backward()
         self.after_backward()
-        self.write_metrics(losses, data_time, self.iter)  # raises where a loss is not finite
         # Before `step`, because a fused optimizer would unscale only after the gradients' clipping.
         self.grad_scaler.unscale_(self.optimizer)
+        if not self.grad_scaler.is_enabled():  # a scaler looks itself, and lowers its scale
+            problem = describe_gradients(model.named_parameters())
+            # Processes share their gradients, and so they find the same.
+            if problem and self.non_finite.left_out(
+                self.iter, self._described(problem, data), self._saved(rng, data, losses)
+            ):
+                restore(model, buffers)
+                return
+        self.non_finite.in_a_row = 0
+        self.write_metrics(losses, data_time, self.iter)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+
+    def _next_batch(self):
+        try:
+            return next(self._data_loader_iter)
+        except (EOFError, ConnectionError) as error:  # of what it was about to hand over
+            raise RuntimeError(
+                "a worker of the data loader has died, perhaps for want of memory: go on with "
+                "--resume, and with fewer workers"
+            ) from error
+
+    def _forward(self, data) -> tuple[dict[str, torch.Tensor], str | None]:
+        """The losses, and what is not finite among them."""
+        try:
+            with self.autocast(), global_batch(self.model, self.seed, self.iter, len(data)):
+                losses = self.model(data)
+        except FloatingPointError as error:  # Detectron2's RPN looks at its proposals
+            if comm.get_world_size() > 1:  # the others are in the middle of a step together
+                raise FloatingPointError(
+                    f"step {self.iter}: {self._described(str(error), data)}"
+                ) from error
+            return {}, self._described(str(error), data)
+        if isinstance(losses, torch.Tensor):
+            losses = {"total_loss": losses}
+        problem = describe_losses(losses)
+        return losses, problem and self._described(problem, data)
+
+    def _described(self, problem: str, data) -> str:
+        rate = self.optimizer.param_groups[0]["lr"]
+        names = ", ".join(pictures(data)) or "without names"
+        return f"{problem}; learning rate {rate:.4g}; pictures {names}"
+
+    def _saved(self, rng: int, data, losses: dict[str, torch.Tensor]) -> dict:
+        """What `engine.replay` needs to run this step again."""
+        return {
+            "step": self.iter,
+            "seed": self.seed,
+            "rng": rng,
+            "device": self._device,
+            "precision": str(self._precision).removeprefix("torch.") if self._precision else "",
+            "losses": {name: loss.item() for name, loss in losses.items()},
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "batch": data,
+            "model": unwrapped(self.model).state_dict(),
+        }
 
     def state_dict(self):
         state = {
             "grad_scaler": self.grad_scaler.state_dict(),
             "seed": self.seed,
+            "left_out_in_a_row": self.non_finite.in_a_row,
             "histories": self._histories(),
         }
         if self.sampler is not None:
@@ -121,7 +196,13 @@ class Trainer(SimpleTrainer):
         }
 
     def load_state_dict(self, state_dict):
+        # Detectron2's DefaultTrainer keeps the optimizer one level below.
+        state_dict = {**state_dict.get("_trainer", {}), **state_dict}
+        configured = [dict(group) for group in self.optimizer.param_groups]
         super().load_state_dict(state_dict)
+        for group, now in zip(self.optimizer.param_groups, configured):
+            _take_up(group, now)
+        self.non_finite.in_a_row = state_dict.get("left_out_in_a_row", 0)
         if state_dict.get("grad_scaler"):  # absent from a run without float16
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         self.seed = state_dict.get("seed", self.seed)
@@ -142,8 +223,8 @@ def train(
 ) -> dict:
     """Trains a model and evaluates it, as Detectron2's LazyConfig training does.
 
-    Logs, metrics, checkpoints and the config go to `cfg.train.output_dir`. SIGINT and SIGTERM end
-    it after the step at hand, with a checkpoint.
+    Logs, metrics, checkpoints and the config go to `cfg.train.output_dir`. SIGINT, SIGTERM and
+    SIGUSR1 end it after the step at hand, with a checkpoint.
 
     Args:
         cfg: as `load_config` returns it.
@@ -188,16 +269,19 @@ def evaluate(
 
 
 @contextmanager
-def job_logging(cfg: DictConfig, args: argparse.Namespace, console: bool = True) -> Iterator[None]:
+def job_logging(
+    cfg: DictConfig | CfgNode, args: argparse.Namespace, console: bool = True
+) -> Iterator[None]:
     """Detectron2's `default_setup`: the output folder, log.txt, config.yaml and the seed.
 
     The loggers are as before at the end, so that another run logs to its own folder only.
     """
+    folder = cfg.OUTPUT_DIR if isinstance(cfg, CfgNode) else cfg.train.output_dir
     logs = [logging.getLogger(name) for name in ("detectron2", "fvcore", "d2_regnet")]
     before = [(log, list(log.handlers), log.propagate) for log in logs]
     out = sys.stdout
     with redirect_stdout(out if console else io.StringIO()) as stream:
-        setup_logger(cfg.train.output_dir, comm.get_rank(), name="d2_regnet")
+        setup_logger(folder, comm.get_rank(), name="d2_regnet")
         default_setup(cfg, args)
     added = [(log, h) for log, former, _ in before for h in log.handlers if h not in former]
     for _, handler in added:
@@ -230,45 +314,96 @@ def run_training(cfg: DictConfig, *, resume: bool = False, hooks: Iterable[HookB
         optimizer,
         device=device.type,
         precision=amp_dtype(train.amp, device.type),
+        non_finite=NonFinite(os.path.join(train.output_dir, "non_finite"), **train.non_finite),
     )
-    checkpointer = Checkpointer(ddp, train.output_dir, trainer=trainer)
+    return fit(
+        trainer,
+        Checkpointer(ddp, train.output_dir, trainer=trainer, run=RunRecord(cfg)),
+        functools.partial(run_evaluation, cfg, model),
+        weights=train.init_checkpoint,
+        resume=resume,
+        scheduler=instantiate(cfg.lr_multiplier),
+        max_iter=train.max_iter,
+        checkpoints=train.checkpointer,
+        eval_period=train.eval_period,
+        log_period=train.log_period,
+        hooks=hooks,
+    )
+
+
+def fit(
+    trainer: Trainer,
+    checkpointer: Checkpointer,
+    evaluate: Callable[..., dict],
+    *,
+    weights: str,
+    resume: bool,
+    scheduler: ParamScheduler | torch.optim.lr_scheduler.LRScheduler,
+    max_iter: int,
+    checkpoints: Mapping,
+    eval_period: int,
+    log_period: int,
+    hooks: Iterable[HookBase] = (),
+) -> dict:
+    """Trains to the end with Detectron2's hooks, from the beginning or from where a run stopped.
+
+    Args:
+        trainer, checkpointer: of one model.
+        evaluate: called with `before_inference`, which it calls before each batch.
+        weights: to begin with; a path or an address, empty for what the model has.
+        resume: go on from the newest checkpoint of the checkpointer's folder, if there is one.
+        scheduler: of the learning rate, fvcore's or torch's.
+        max_iter, eval_period, log_period: in steps.
+        checkpoints: `period`, in steps, and optionally `max_to_keep`.
+        hooks: run after Detectron2's own, before the metrics are written.
+
+    Returns:
+        The last evaluation.
+    """
     stop = StopOnSignal(checkpointer)
     results = OrderedDict()
 
     def test():
         results.clear()
-        results.update(run_evaluation(cfg, model, before_inference=stop.check))
+        try:
+            results.update(evaluate(before_inference=stop.check))
+        except RuntimeError:
+            stop.check()  # the others have, and this process was waiting for them
+            raise
         return results
 
-    main = comm.is_main_process()
+    main, folder = comm.is_main_process(), checkpointer.save_dir
+    writers = map(PatientWriter, default_writers(folder, max_iter)) if main else ()
     trainer.register_hooks(
         [
             IterationTimer(),
-            LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
-            PeriodicCheckpointer(checkpointer, **train.checkpointer) if main else None,
-            EvalHook(train.eval_period, test),
+            LRScheduler(scheduler=scheduler),
+            PeriodicCheckpointer(checkpointer, **checkpoints) if main else None,
+            EvalHook(eval_period, test),
             *hooks,
             stop,
-            PeriodicWriter(default_writers(train.output_dir, train.max_iter), train.log_period)
-            if main
-            else None,
+            PeriodicWriter(list(writers), log_period) if main else None,
         ]
     )
-    trainer.train(_start(cfg, trainer, checkpointer, resume), train.max_iter)
+    checkpointer.remove_partial()
+    start = 0
+    newest = checkpointer.newest() if resume else ""
+    if newest:
+        checkpointer.load(newest)
+        if not isinstance(scheduler, ParamScheduler):  # it has loaded the former rates
+            scheduler.base_lrs = [group["initial_lr"] for group in trainer.optimizer.param_groups]
+        start = trainer.iter + 1
+    else:
+        if resume:
+            logger.info("No checkpoint to resume in %s: starting anew", folder)
+        checkpointer.load(weights, checkpointables=[])
+        if may_be_restarted():  # it must not take up what an earlier run has left in the folder
+            trainer.iter = -1
+            checkpointer.save("model_initial", iteration=-1)
+    if start >= max_iter:
+        logger.info("Training had already reached step %d: evaluating", start)
+    trainer.train(start, max_iter)
     return results
-
-
-def _start(cfg: DictConfig, trainer: Trainer, checkpointer: Checkpointer, resume: bool) -> int:
-    """Loads the weights, or the whole state to resume; the step to begin with."""
-    resuming = resume and checkpointer.has_checkpoint()
-    if resume and not resuming:
-        logger.info("No checkpoint to resume in %s: starting anew", cfg.train.output_dir)
-    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resuming)
-    if not resuming:
-        return 0
-    if trainer.iter + 1 >= cfg.train.max_iter:
-        logger.info("Training had already reached step %d: evaluating", trainer.iter + 1)
-    return trainer.iter + 1
 
 
 def run_evaluation(
@@ -298,6 +433,30 @@ def run_evaluation(
     if comm.is_main_process():
         print_csv_format(results)
     return results
+
+
+def _take_up(group: dict, configured: dict) -> None:
+    """Gives a resumed parameter group the config's rate, momentum and the like, which may have been
+    changed, where the schedule is."""
+    rate = configured.get("initial_lr", configured["lr"])
+    if rate != (former := group.get("initial_lr", group["lr"])):
+        logger.info("The learning rate was %g and is %g, before the schedule", former, rate)
+        group["lr"] *= rate / former if former else 0
+    own = {"params", "lr", "initial_lr"}
+    group.update({key: value for key, value in configured.items() if key not in own})
+    group["initial_lr"] = rate
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model that DistributedDataParallel may be around."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def restore(model: nn.Module, buffers: Mapping[str, torch.Tensor]) -> None:
+    """Gives buffers their former values."""
+    for name, buffer in model.named_buffers():
+        if name in buffers:
+            buffer.copy_(buffers[name])
 
 
 def _device(cfg: DictConfig) -> torch.device:

@@ -1,34 +1,116 @@
-"""Detectron2's DefaultTrainer with what the recipes need beyond it."""
+"""Yacs configs, trained as LazyConfigs are."""
 
+import functools
 import os
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 
 import detectron2.data.transforms as T
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetMapper, build_detection_train_loader
-from detectron2.engine import DefaultTrainer
-from detectron2.evaluation import COCOEvaluator
+from detectron2.data import (
+    DatasetMapper,
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.engine import DefaultTrainer, create_ddp_model
+from detectron2.engine.hooks import PreciseBN
+from detectron2.evaluation import (
+    COCOEvaluator,
+    inference_on_dataset,
+    print_csv_format,
+    verify_results,
+)
+from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.utils import comm
+from fvcore.nn.precise_bn import get_bn_modules
 
 from d2_regnet import model_zoo
 from d2_regnet.config import add_regnet_config
+from d2_regnet.data.loader import build_train_loader
+from d2_regnet.data.mapper import RobustMapper
+from d2_regnet.evaluation import FastCOCOEvaluator
 from d2_regnet.optimize import yacs_options
 from d2_regnet.solver import clip_gradients
 
+from .checkpointer import Checkpointer, find_checkpoint
+from .checks import resumable_state
+from .non_finite import NonFinite
+from .record import RunRecord, check_same_shapes
+from .trainer import Trainer, fit, unwrapped
 
-class YacsTrainer(DefaultTrainer):
-    """Trains the YAML form of a recipe.
 
-    `DefaultTrainer`, and `SOLVER.CLIP_GRADIENTS.FULL_MODEL`, `INPUT.LSJ` (see
-    `config.add_regnet_config`), and COCO's evaluator for the data sets of `DATASETS.TEST`.
+class YacsTrainer(Trainer):
+    """Trains the YAML form of a recipe, as Detectron2's `DefaultTrainer` is used.
+
+    The loop, the checkpoints and the data loader are those of `engine.trainer`; the parts that
+    `DefaultTrainer` lets its subclasses build are built here as there, but for
+    `SOLVER.CLIP_GRADIENTS.FULL_MODEL`, `INPUT.LSJ` (see `config.add_regnet_config`), and COCO's
+    evaluator for the data sets of `DATASETS.TEST`.
     """
+
+    def __init__(self, cfg: CfgNode):
+        self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        device = torch.device(cfg.MODEL.DEVICE)
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        options = {} if device.type == "cuda" else {"device_ids": None}
+        precision = torch.float16 if device.type == "cuda" else torch.bfloat16
+        non_finite = cfg.SOLVER.NON_FINITE
+        super().__init__(
+            create_ddp_model(model, broadcast_buffers=False, **options),
+            self.build_train_loader(cfg),
+            optimizer,
+            device=device.type,
+            precision=precision if cfg.SOLVER.AMP.ENABLED else None,
+            non_finite=NonFinite(
+                os.path.join(cfg.OUTPUT_DIR, "non_finite"), non_finite.SKIP, non_finite.SAVE
+            ),
+        )
+        self.checkpointer = Checkpointer(
+            self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self), run=RunRecord(cfg)
+        )
+        self._resume = False
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Has `train` go on from the newest checkpoint of `OUTPUT_DIR`, if there is one."""
+        self._resume = resume
+
+    def train(self) -> dict:
+        """Trains to the end; returns the last evaluation."""
+        cfg, precise = self.cfg, self.cfg.TEST.PRECISE_BN
+        if precise.ENABLED and get_bn_modules(self.model):
+            loader = self.build_train_loader(cfg)  # another, so that the training's goes on
+            self.register_hooks(
+                [PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, precise.NUM_ITER)]
+            )
+        results = fit(
+            self,
+            self.checkpointer,
+            functools.partial(self.test, cfg, unwrapped(self.model)),
+            weights=cfg.MODEL.WEIGHTS,
+            resume=self._resume,
+            scheduler=self.build_lr_scheduler(cfg, self.optimizer),
+            max_iter=cfg.SOLVER.MAX_ITER,
+            checkpoints={"period": cfg.SOLVER.CHECKPOINT_PERIOD},
+            eval_period=cfg.TEST.EVAL_PERIOD,
+            log_period=20,
+        )
+        if cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
+            verify_results(cfg, results)
+        return results
+
+    build_model = staticmethod(build_model)
+    build_lr_scheduler = staticmethod(build_lr_scheduler)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """DefaultTrainer's optimizer, clipping all gradients together where the config says so."""
+        """Detectron2's optimizer, clipping all gradients together where the config says so."""
         clip = cfg.SOLVER.CLIP_GRADIENTS
         if not (clip.ENABLED and clip.FULL_MODEL):
-            return super().build_optimizer(cfg, model)
+            return build_optimizer(cfg, model)
         if clip.CLIP_TYPE != "norm":
             raise ValueError(
                 f"SOLVER.CLIP_GRADIENTS.FULL_MODEL needs CLIP_TYPE norm, not {clip.CLIP_TYPE!r}"
@@ -36,19 +118,90 @@ class YacsTrainer(DefaultTrainer):
         without = cfg.clone()
         without.defrost()
         without.SOLVER.CLIP_GRADIENTS.ENABLED = False
-        optimizer = super().build_optimizer(without, model)
+        optimizer = build_optimizer(without, model)
         clip_gradients(optimizer, clip.CLIP_VALUE, clip.NORM_TYPE)
         return optimizer
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
-        """DefaultTrainer's loader, with large-scale jitter where the config says so."""
-        return build_detection_train_loader(cfg, mapper=train_mapper(cfg))
+        """`data.build_train_loader`; Detectron2's where the config asks for one of its samplers."""
+        mapper = train_mapper(cfg)
+        if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+            return build_detection_train_loader(cfg, mapper=mapper)
+        keypoints, proposals = cfg.MODEL.KEYPOINT_ON, cfg.MODEL.LOAD_PROPOSALS
+        records = get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN,
+            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if keypoints else 0,
+            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if proposals else None,
+        )
+        return build_train_loader(
+            records,
+            mapper=mapper,
+            total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+        """Detectron2's loader, with `RobustMapper`."""
+        mapper = RobustMapper(cfg, is_train=False)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
         """COCO AP of boxes, and of masks where there are any."""
-        return COCOEvaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+        return FastCOCOEvaluator(dataset_name, output_dir=folder)
+
+    @classmethod
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: torch.nn.Module,
+        *,
+        before_inference: Callable[[], None] | None = None,
+    ) -> dict:
+        """Evaluates on the data sets of `DATASETS.TEST`; calls back before each batch.
+
+        Returns:
+            task -> metric -> value; with several data sets, name -> that.
+        """
+        callbacks = {"before_inference": before_inference} if before_inference else None
+        results = {}
+        for name in cfg.DATASETS.TEST:
+            loader, evaluator = cls.build_test_loader(cfg, name), cls.build_evaluator(cfg, name)
+            results[name] = inference_on_dataset(model, loader, evaluator, callbacks=callbacks)
+            if comm.is_main_process():
+                print_csv_format(results[name])
+        return next(iter(results.values())) if len(results) == 1 else results
+
+    @classmethod
+    def evaluate(cls, cfg: CfgNode, *, resume: bool = False) -> dict:
+        """`test` of `MODEL.WEIGHTS`, or of the newest checkpoint of `OUTPUT_DIR`."""
+        model = cls.build_model(cfg)
+        Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+        return cls.test(cfg, model)
+
+
+def check_yaml(cfg: CfgNode, *, eval_only: bool = False, resume: bool = False) -> None:
+    """Makes sure that a run can be gone on with; writes nothing.
+
+    Args:
+        cfg: as `load_yaml` returns it.
+        eval_only, resume: as for `engine.check_config`.
+
+    Raises:
+        ValueError: no checkpoint is good, or the newest is of another training.
+    """
+    newest = find_checkpoint(cfg.OUTPUT_DIR)[0] if resume else ""
+    if newest and not eval_only:
+        state = resumable_state(newest, RunRecord(cfg))
+        on_cpu = cfg.clone()
+        on_cpu.defrost()
+        on_cpu.MODEL.DEVICE = "cpu"
+        check_same_shapes(state, build_model(on_cpu))
 
 
 def find_yaml(path_or_name: str) -> str:
@@ -88,10 +241,10 @@ def load_yaml(path: str, overrides: Sequence[str] = ()) -> CfgNode:
 
 
 def train_mapper(cfg: CfgNode) -> DatasetMapper:
-    """The mapper of training pictures: Detectron2's own for the config, or with `INPUT.LSJ`."""
+    """The mapper of training pictures, as Detectron2's for the config, or with `INPUT.LSJ`."""
     lsj = cfg.INPUT.LSJ
     if not lsj.ENABLED:
-        return DatasetMapper(cfg, is_train=True)
+        return RobustMapper(cfg, is_train=True)
     augmentations = [
         T.ResizeScale(lsj.MIN_SCALE, lsj.MAX_SCALE, lsj.SIZE, lsj.SIZE),
         T.FixedSizeCrop((lsj.SIZE, lsj.SIZE)),
@@ -99,6 +252,6 @@ def train_mapper(cfg: CfgNode) -> DatasetMapper:
     if cfg.INPUT.RANDOM_FLIP != "none":
         flips = {cfg.INPUT.RANDOM_FLIP: True}
         augmentations.append(T.RandomFlip(**{"horizontal": False, **flips}))
-    return DatasetMapper(
+    return RobustMapper(
         cfg, is_train=True, augmentations=augmentations, recompute_boxes=cfg.MODEL.MASK_ON
     )

@@ -1,12 +1,20 @@
 """A run that was killed and resumed ends bitwise as one that was not."""
 
+import copy
 import json
+from argparse import Namespace
 
 import pytest
 import torch
-from detectron2.engine import HookBase
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import instantiate
+from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, hooks
 
 from d2_regnet.engine import load_config, train
+from d2_regnet.engine.checks import build_optimizer
+from d2_regnet.engine.trainer import job_logging
+from d2_regnet.engine.yacs_trainer import YacsTrainer
+from d2_regnet.yacs import to_yacs
 
 
 class Killed(Exception):
@@ -102,3 +110,104 @@ def test_without_a_seed_a_resumed_run_keeps_the_first_ones(run):
     again, _ = run("drawn", 0, (), "train.seed=-1", "train.max_iter=9")
     assert again["trainer"]["seed"] == trainer["seed"]
     assert again["trainer"]["data_order"] == trainer["data_order"]
+
+
+@pytest.fixture
+def yacs(data, tmp_path, monkeypatch):
+    """yacs(name, steps): the YAML form of the tiny Mask R-CNN."""
+    monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path / "cache"))
+
+    def yacs(name, steps=8, workers=0):
+        floats = [f"model.backbone.bottom_up.arch.{key}" for key in ("w_a=12.0", "w_m=2.0")]
+        cfg = to_yacs(load_config(str(data / "tiny_mask_rcnn.py"), floats))
+        cfg.OUTPUT_DIR = str(tmp_path / name)
+        cfg.MODEL.DEVICE, cfg.DATASETS.TEST, cfg.SEED = "cpu", (), 3
+        cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD = steps, 3
+        cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = (6,), 5
+        cfg.SOLVER.CLIP_GRADIENTS.update(ENABLED=True, FULL_MODEL=True, CLIP_VALUE=35.0)
+        cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = (40, 80), "range"
+        cfg.DATALOADER.NUM_WORKERS = workers
+        return cfg
+
+    return yacs
+
+
+def go_on(cfg, kind=YacsTrainer, hooks=()):
+    """Trains, or resumes, a yacs config as the tool does; the trainer and its last checkpoint."""
+    with job_logging(cfg, Namespace(eval_only=False, resume=True), console=False):
+        trainer = kind(cfg)
+        trainer.resume_or_load(resume=True)
+        trainer.register_hooks(hooks)
+        trainer.train()
+    return trainer, torch.load(f"{cfg.OUTPUT_DIR}/model_final.pth", weights_only=False)
+
+
+def test_yacs_configs_continue_bitwise(yacs):
+    _, whole = go_on(yacs("whole", workers=2))
+    for step in (2, 5, 7):
+        with pytest.raises(Killed):
+            go_on(yacs("killed"), hooks=[KillAt(step)])
+    _, resumed = go_on(yacs("killed"))
+    assert_same(whole, resumed)
+    assert whole["run"]["MODEL.ROI_HEADS.NUM_CLASSES"] == 6
+    assert whole["trainer"]["data_order"]["dataset_size"] == 8
+
+
+def test_a_run_of_detectron2s_default_trainer_is_gone_on_with(yacs):
+    former, state = go_on(yacs("run", steps=4), DefaultTrainer)
+    assert state["trainer"]["_trainer"]["optimizer"]["state"]
+    seen = {}
+
+    class Look(HookBase):
+        def before_train(self):
+            seen["start"] = self.trainer.start_iter
+            seen["optimizer"] = copy.deepcopy(self.trainer.optimizer.state_dict()["state"])
+            seen["weights"] = copy.deepcopy(self.trainer.model.state_dict())
+
+        def after_step(self):
+            rates = [group["lr"] for group in self.trainer.optimizer.param_groups]
+            seen.setdefault("rate", rates)
+
+    go_on(yacs("run", steps=9), hooks=[Look()])
+    assert seen["start"] == 4
+    assert_same(seen["optimizer"], former.optimizer.state_dict()["state"])
+    assert_same(dict(seen["weights"]), dict(former.model.state_dict()))
+    # The step after the warm-up's fifth, at the full rate.
+    assert seen["rate"] == [pytest.approx(0.01)] * len(seen["rate"])
+
+
+@pytest.mark.parametrize("kind", [SimpleTrainer, AMPTrainer])
+def test_a_run_of_detectron2s_lazyconfig_tool_is_gone_on_with(run, data, tmp_path, kind):
+    """What its tools/lazyconfig_train_net.py saves, where one step was made."""
+    cfg = load_config(str(data / "tiny_mask_rcnn.py"))
+    torch.manual_seed(5)
+    model = instantiate(cfg.model)
+    optimizer = build_optimizer(cfg, model)
+    former = kind(model, [], optimizer)
+    former.register_hooks([hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier))])
+    former.iter, former.max_iter = 0, 8
+    former.before_train()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    former.iter = 4
+    (tmp_path / "run").mkdir()
+    checkpointer = DetectionCheckpointer(model, str(tmp_path / "run"), trainer=former)
+    checkpointer.save("model_0000004", iteration=4)
+
+    state, metrics = run("run", 0)
+    assert {step for step, _ in metrics} == {5, 6, 7}
+    assert state["iteration"] == 7
+    other = instantiate(cfg.model)  # and back
+    DetectionCheckpointer(other).load(str(tmp_path / "run" / "model_final.pth"))
+    assert_same(dict(other.state_dict()), dict(state["model"]))
+
+
+def test_the_rate_is_the_configs(run):
+    """The schedule goes on, at another rate."""
+    _, former = run("run", 0, (), "train.max_iter=6")
+    _, metrics = run("run", 0, (), "optimizer.lr=0.001")
+    _, whole = run("whole", 0)
+    assert metrics[5, "lr"] == former[5, "lr"]
+    for step in (6, 7):
+        assert metrics[step, "lr"] == pytest.approx(whole[step, "lr"] / 10)

@@ -7,10 +7,11 @@ import threading
 import pytest
 import torch
 from detectron2.engine import HookBase, TrainerBase
+from detectron2.utils.events import EventWriter
 
 from d2_regnet.engine import Interrupted, ProgressLine
 from d2_regnet.engine.checkpointer import Checkpointer
-from d2_regnet.engine.hooks import StopOnSignal
+from d2_regnet.engine.hooks import SIGNALS, PatientWriter, StopOnSignal, exit_on_signal
 
 
 class Loop(TrainerBase):
@@ -39,7 +40,7 @@ def checkpointer(tmp_path):
     return Checkpointer(torch.nn.Linear(1, 1), str(tmp_path))
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", SIGNALS)
 def test_stops_after_the_step_with_a_checkpoint(checkpointer, tmp_path, signum):
     before = signal.getsignal(signum)
     loop = Loop()
@@ -121,3 +122,36 @@ def test_progress_line(capsys):
     assert [line.split()[1] for line in lines] == ["2/5", "4/5", "5/5"]
     assert "loss 8.000" in lines[-1]  # the median of 10, 9, 8, 7, 6
     assert "lr 0.02" in lines[-1] and lines[-1].endswith("0:00 left")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(KeyboardInterrupt(), 130), (Interrupted(15), 143), (Interrupted(10), 138)]
+)
+def test_exit_code_of_a_signal(error, code):
+    with pytest.raises(SystemExit) as end, exit_on_signal():
+        raise error
+    assert end.value.code == code
+
+
+def test_a_full_disk_is_no_end_for_metrics(caplog):
+    class Full(EventWriter):
+        tries = written = 0
+
+        def write(self):
+            self.tries += 1
+            if self.tries < 3:
+                raise OSError(28, "No space left on device")
+            self.written += 1
+
+        def close(self):
+            raise OSError(28, "No space left on device")
+
+    full = Full()
+    writer = PatientWriter(full)
+    for _ in range(4):
+        writer.write()
+    writer.close()
+    assert full.written == 2
+    assert [r.getMessage() for r in caplog.records] == [
+        "Full cannot write metrics: [Errno 28] No space left on device"
+    ] * 2

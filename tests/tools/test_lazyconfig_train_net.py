@@ -203,6 +203,45 @@ def test_last_checkpoint_that_is_gone(tool, config, tmp_path, capfd):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint"]
 
 
+def test_another_training_is_not_resumed(tool, config, trained, capfd):
+    before = {path: path.stat().st_mtime_ns for path in trained.iterdir()}
+    arguments = ["--config-file", config, "--resume", f"train.output_dir={trained}"]
+    for override, difference in {
+        "model.roi_heads.num_classes=7": "model.roi_heads.num_classes was 6 and is 7",
+        "dataloader.train.total_batch_size=4": "total_batch_size was 2 and is 4",
+        "dataloader.train.dataset.names=shapes_train": "dataset.names was shapes_seed5",
+        "model.roi_heads.box_head.fc_dims=[8]": "box_head.fc1.weight was of shape (16, 784)",
+    }.items():
+        assert difference in refusal(tool, capfd, [*arguments, override])
+    assert before == {path: path.stat().st_mtime_ns for path in trained.iterdir()}
+
+
+def test_a_damaged_checkpoint_is_passed_over(tool, config, trained, tmp_path, capsys):
+    for name in ("model_0000001.pth", "model_0000003.pth"):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    (tmp_path / "last_checkpoint").write_text("model_0000003.pth")
+    with open(tmp_path / "model_0000003.pth", "r+b") as file:
+        file.truncate(5000)
+    arguments = ["--config-file", config, "--resume", f"train.output_dir={tmp_path}"]
+    tool.main([*arguments, "dataloader.evaluator=null"])
+    log = (tmp_path / "log.txt").read_text()
+    assert "Passed over: " in log and "model_0000003.pth: is truncated" in log
+    assert "Starting training from iteration 2" in log
+    weights = [torch.load(out / "model_final.pth")["model"] for out in (tmp_path, trained)]
+    assert all(torch.isfinite(w).all() for w in weights[0].values())
+
+
+def test_an_error_of_the_training_ends_in_one_line(tool, config, tmp_path, capfd):
+    """The log has the traceback."""
+    arguments = ["--config-file", config, f"train.output_dir={tmp_path}", "optimizer.lr=1e30"]
+    with pytest.raises(SystemExit) as end:
+        tool.main([*arguments, "dataloader.evaluator=null", "train.max_iter=9"])
+    assert end.value.code == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: step ") and "learning rate" in line and "finite" in line
+    assert "Traceback" in (tmp_path / "log.txt").read_text()
+
+
 def test_data_set_without_pictures(tool, config, tmp_path, capfd):
     annotations = tmp_path / "annotations.json"
     annotations.write_text(json.dumps(dict(images=[], annotations=[], categories=[])))

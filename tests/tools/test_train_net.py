@@ -1,10 +1,19 @@
 """tools/train_net.py: the YAML form of a row from the command line."""
 
+import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
+import torch
+
+from d2_regnet.engine import load_config
+from d2_regnet.yacs import to_yacs
 
 
 def run(root, *arguments):
@@ -26,6 +35,47 @@ def test_bad_input_ends_in_one_line(root):
     assert result.returncode == 2, result.stderr
     (line,) = (line for line in result.stderr.splitlines() if "No CUDA runtime" not in line)
     assert line.startswith("error: ") and "MODEL.NONE" in line
+
+
+@pytest.fixture
+def tool(root, data, tmp_path, monkeypatch):
+    """tool(*arguments): tools/train_net.py in this process, with a tiny Mask R-CNN."""
+    monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path / "cache"))
+    spec = importlib.util.spec_from_file_location("train_net", root / "tools" / "train_net.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    floats = [f"model.backbone.bottom_up.arch.{key}" for key in ("w_a=12.0", "w_m=2.0")]
+    cfg = to_yacs(load_config(str(data / "tiny_mask_rcnn.py"), floats))
+    cfg.MODEL.DEVICE, cfg.OUTPUT_DIR = "cpu", str(tmp_path / "out")
+    cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS, cfg.DATASETS.TEST = (), 0, ()
+    (tmp_path / "tiny.yaml").write_text(cfg.dump())
+    return lambda *more: module.main(["--config-file", str(tmp_path / "tiny.yaml"), *more])
+
+
+def test_stops_at_a_signal_and_goes_on_with_the_same_training_only(tool, tmp_path, capfd):
+    out = tmp_path / "out"
+
+    def when_it_trains():
+        while not (out / "metrics.json").exists() or not (out / "metrics.json").stat().st_size:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    threading.Thread(target=when_it_trains, daemon=True).start()
+    with pytest.raises(SystemExit) as end:
+        tool("SOLVER.MAX_ITER", "100000")
+    assert end.value.code == 128 + signal.SIGUSR1
+    step = torch.load(out / (out / "last_checkpoint").read_text())["iteration"]
+
+    capfd.readouterr()
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    with pytest.raises(SystemExit) as end:
+        tool("--resume", "MODEL.ROI_HEADS.NUM_CLASSES", "7")
+    assert end.value.code == 2
+    assert "MODEL.ROI_HEADS.NUM_CLASSES was 6 and is 7" in capfd.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in out.iterdir()}
+
+    tool("--resume", "SOLVER.MAX_ITER", str(step + 2))
+    assert torch.load(out / "model_final.pth")["iteration"] == step + 1
 
 
 @pytest.mark.slow

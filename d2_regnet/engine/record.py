@@ -1,0 +1,89 @@
+"""What a resumed run must have in common with the one it goes on with, kept in its checkpoints."""
+
+from collections.abc import Mapping
+
+import torch
+from detectron2.config import CfgNode
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+__all__ = ["RunRecord", "check_same_shapes"]
+
+_LAZY_KEYS = (
+    "model.backbone.bottom_up.arch",
+    "model.roi_heads.num_classes",
+    "model.num_classes",
+    "dataloader.train.dataset.names",
+    "dataloader.train.total_batch_size",
+)
+_YACS_KEYS = (
+    "MODEL.REGNETS.ARCH",
+    "MODEL.ROI_HEADS.NUM_CLASSES",
+    "MODEL.RETINANET.NUM_CLASSES",
+    "DATASETS.TRAIN",
+    "SOLVER.IMS_PER_BATCH",
+)
+_REMEDY = (
+    "resume with the former setting, or start anew in another folder, from the weights if they fit"
+)
+
+
+class RunRecord:
+    """A checkpointable: the arch, the classes, the training data sets and the batch size.
+
+    What it leaves out may change from one start to the next: the length of the training, the
+    learning rate, the periods, the workers. The rest of the architecture shows in the shapes of
+    the weights, see `check_same_shapes`.
+    """
+
+    def __init__(self, cfg: DictConfig | CfgNode):
+        if isinstance(cfg, CfgNode):
+            found = {key: _select(cfg, key) for key in _YACS_KEYS}
+        else:
+            found = {key: OmegaConf.select(cfg, key) for key in _LAZY_KEYS}
+        self._values = {key: _plain(value) for key, value in found.items() if value is not None}
+
+    def state_dict(self) -> dict:
+        return dict(self._values)
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Compares with the record of a checkpoint; keys that only one of them has do not count.
+
+        Raises:
+            ValueError: naming the differences.
+        """
+        differences = [
+            f"{key} was {state[key]} and is {value}"
+            for key, value in self._values.items()
+            if key in state and state[key] != value
+        ]
+        if differences:
+            raise ValueError(f"cannot resume another training: {'; '.join(differences)}: {_REMEDY}")
+
+
+def check_same_shapes(state: Mapping[str, torch.Tensor], model: torch.nn.Module) -> None:
+    """Makes sure that a checkpoint's weights are those of a model.
+
+    Raises:
+        ValueError: naming the first parameter that is missing or has another shape.
+    """
+    for name, parameter in model.named_parameters():
+        if name not in state:
+            raise ValueError(f"cannot resume another model: {name} is not in the checkpoint")
+        was, now = tuple(state[name].shape), tuple(parameter.shape)
+        if was != now:
+            raise ValueError(
+                f"cannot resume another model: {name} was of shape {was} and is of {now}: {_REMEDY}"
+            )
+
+
+def _select(cfg: CfgNode, key: str):
+    for part in key.split("."):
+        cfg = cfg.get(part)
+    return cfg
+
+
+def _plain(value):
+    """Numbers, strings and lists, which every reader of a checkpoint takes."""
+    if isinstance(value, DictConfig | ListConfig):
+        value = OmegaConf.to_container(value, resolve=True)
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,72 @@
+#!/usr/bin/env python
+"""Runs a batch again that had losses or gradients which are not finite; see docs/TRAINING.md."""
+
+import os
+import sys
+import warnings
+
+if __name__ == "__main__":
+    # Deprecations that importing Detectron2 sets off and its user can do nothing about.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+
+from tabulate import tabulate
+
+from d2_regnet.cli import ToolParser, bad_input, failure
+from d2_regnet.engine.non_finite import pictures
+from d2_regnet.engine.replay import Replay, load_model, read_batch, replay, same
+
+_EXAMPLES = """
+A batch that a training saved, with its own config and weights:
+    $ %(prog)s output/non_finite/step_0000123_rank0.pth
+
+The same pictures and random numbers with other weights:
+    $ %(prog)s output/non_finite/step_0000123_rank0.pth --weights output/model_0000099.pth
+"""
+_LARGEST = 10
+
+
+def argument_parser() -> ToolParser:
+    parser = ToolParser(__doc__, _EXAMPLES)
+    parser.add_argument("file", metavar="FILE", help="a batch; open only your own")
+    parser.add_argument(
+        "--config-file", metavar="FILE", help="of the training; by default its own config.yaml"
+    )
+    parser.add_argument("--weights", metavar="FILE", help="a checkpoint, in place of its own")
+    return parser
+
+
+def show(saved: dict, result: Replay, own_weights: bool) -> None:
+    precision = saved["precision"] or "float32"
+    print(f"Step {saved['step']}, learning rate {saved['lr']:.4g}, {precision}")
+    print(f"Pictures: {', '.join(pictures(saved['batch']))}")
+    if result.error:
+        print(f"The model stops: {result.error}")
+    was = saved["losses"]
+    rows = [(name, was.get(name), value) for name, value in result.losses.items()]
+    if rows:
+        print(tabulate(rows, headers=("loss", "in training", "now"), floatfmt=".9g"))
+    if own_weights:
+        print(f"Exactly as in training: {'yes' if same(was, result.losses) else 'no'}")
+    gradients = result.gradients
+    if gradients:
+        rows = sorted(gradients.items(), key=lambda row: (row[1] == row[1], -row[1]))[:_LARGEST]
+        print(f"\nThe largest of {len(gradients)} gradients, NaN first:")
+        print(tabulate(rows, headers=("parameter", "norm"), floatfmt=".4g"))
+    print(f"\nFirst output that is not finite: {result.module or 'none'}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = argument_parser().parse_args(argv)
+    with bad_input(args.verbose):
+        saved = read_batch(args.file)
+        run = os.path.dirname(os.path.dirname(os.path.abspath(args.file)))
+        config = args.config_file or os.path.join(run, "config.yaml")
+        model = load_model(config, saved, args.weights or "")
+    with failure(args.verbose):
+        show(saved, replay(model, saved), not args.weights)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
