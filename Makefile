@@ -9,7 +9,7 @@ ARGS ?=
 export PYTHON
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-all lint clean
+.PHONY: help setup demo test test-all torture lint clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -25,6 +25,9 @@ test: setup  ## the tests that take seconds
 
 test-all: setup  ## all tests, also the ones that train
 	@$(BIN)/python -m pytest $(ARGS)
+
+torture: setup  ## do 300 faults to trainings, and write docs/RELIABILITY.md
+	@$(BIN)/python tools/torture.py $(ARGS)
 
 lint:  ## ruff: rules and format
 	@tools/setup.sh ruff
