@@ -56,7 +56,10 @@ def add_regnet_config(cfg: CfgNode) -> None:
     # MODEL.META_ARCHITECTURE: the precision, float32, bfloat16 or float16, in which
     # optimize.optimize_for_inference has them detect, and whether it compiles.
     cfg.MODEL.OPTIMIZED = CfgNode({"DTYPE": "float32", "COMPILE": False})
-    # For engine.yacs_trainer.YacsTrainer: the norm of all gradients together is what is clipped ...
+    # For engine.yacs_trainer.YacsTrainer: at losses that are not finite, so many steps in a row are
+    # left out (0: it stops), and so many batches saved for tools/replay_batch.py ...
+    cfg.SOLVER.NON_FINITE = CfgNode({"SKIP": 0, "SAVE": 3})
+    # ... the norm of all gradients together is what is clipped ...
     cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL = False
     # ... and large-scale jitter, crops of SIZE x SIZE pixels of the picture scaled to MIN_SCALE to
     # MAX_SCALE times SIZE, takes the place of resizing in training.
