@@ -14,7 +14,6 @@ import detectron2.data.transforms as T
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
-from detectron2.evaluation import COCOEvaluator
 from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import MultiStepParamScheduler
@@ -24,6 +23,7 @@ from d2_regnet import detectors
 from d2_regnet.archs import RegNetArch, arch_name, get_arch, is_arch_file, suggest
 from d2_regnet.data.loader import build_train_loader
 from d2_regnet.data.mapper import RobustMapper
+from d2_regnet.evaluation import FastCOCOEvaluator
 from d2_regnet.solver import multi_step_lr, steps_per_epoch
 
 DETECTORS = {
@@ -339,7 +339,7 @@ def _coco(augmentations, input_format, mask_format) -> DictConfig:
                 mapper=test_mapper,
                 num_workers=4,
             ),
-            evaluator=L(COCOEvaluator)(dataset_name="${..test.dataset.names}"),
+            evaluator=L(FastCOCOEvaluator)(dataset_name="${..test.dataset.names}"),
         ),
         flags={"allow_objects": True},
     )
