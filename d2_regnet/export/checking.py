@@ -21,7 +21,6 @@ from d2_regnet.predict import Predictor
 # What counts as the same detection, and how many must be.
 BOX_IOU, MASK_IOU, SCORE = 0.99, 0.98, 1e-3
 PAIRED = 0.98
-_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,10 @@ def load(path: str | os.PathLike) -> tuple[Callable[[np.ndarray], dict[str, np.n
 
 
 def check(
-    predictor: Predictor, path: str | os.PathLike, pictures: Iterable[np.ndarray]
+    predictor: Predictor,
+    path: str | os.PathLike,
+    pictures: Iterable[np.ndarray],
+    rounds: int = 3,
 ) -> Iterator[Agreement]:
     """Compares a file with the predictor that it was made from, picture by picture.
 
@@ -81,6 +83,7 @@ def check(
         predictor: on the CPU, as the file.
         path: the file.
         pictures: uint8 (H, W, 3), RGB.
+        rounds: how often each picture is timed.
     """
     run, _ = load(path)
 
@@ -90,7 +93,7 @@ def check(
     for picture in pictures:
         sides = {eager: [], run: []}
         answers = [side(picture) for side in sides]
-        for _ in range(_ROUNDS):
+        for _ in range(rounds):
             for side, seconds in sides.items():
                 start = time.perf_counter()
                 side(picture)
@@ -173,7 +176,7 @@ def _load_torchscript(path):
 
     def run(picture):
         with torch.no_grad():
-            found = module(torch.from_numpy(np.ascontiguousarray(picture)))
+            found = module(torch.from_numpy(np.array(picture)))
         return dict(zip(metadata["outputs"], (each.numpy() for each in found)))
 
     return run, metadata

@@ -34,10 +34,12 @@ class ShortestEdge:
         float64, so that it rounds to the same pixel.
         """
         size = size.double()
+        # As tensors: a number divided by a tensor is rounded twice.
+        length, max_size = torch.tensor([self.length, self.max_size]).double().unbind()
         shorter = size.min()
-        scaled = torch.where(size == shorter, float(self.length), size * (self.length / shorter))
+        scaled = torch.where(size == shorter, length, size * (length / shorter))
         longer = scaled.max()
-        scaled = torch.where(longer > self.max_size, scaled * (self.max_size / longer), scaled)
+        scaled = torch.where(longer > max_size, scaled * (max_size / longer), scaled)
         return (scaled + 0.5).floor().long()
 
 
@@ -46,7 +48,9 @@ def resize(image: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
 
     Args:
         image: uint8 (H, W, C).
-        size: height and width wanted, int64 (2,).
+        size: height and width wanted, int64 (2,). Where the height loses more than twice the
+            pixels that the width does, Pillow takes the rows first from version 13 on
+            (https://github.com/python-pillow/Pillow/pull/9549), and differs by 1 in places.
 
     Returns:
         float64 (height, width, C) of whole numbers from 0 to 255.

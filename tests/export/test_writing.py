@@ -46,7 +46,7 @@ def exported(predictor_of, tmp_path_factory):
 
 
 def assert_same(predictor, path, pictures):
-    results = list(check(predictor, path, pictures))
+    results = list(check(predictor, path, pictures, rounds=1))
     assert sum(result.eager for result in results) >= 60
     assert agrees(results), results
     assert max(result.score for result in results) < 1e-4
@@ -65,7 +65,7 @@ def test_detectron2s_own_classes(predictor_of, exported, pictures, kind, format)
     assert_same(predictor_of(kind), exported(kind, format), pictures)
 
 
-@pytest.mark.parametrize("format", SUFFIXES)
+@pytest.mark.parametrize("format", ["onnx", pytest.param("torchscript", marks=pytest.mark.slow)])
 def test_deformable_convolution(predictor_of, exported, pictures, format):
     assert_same(predictor_of("deformable"), exported("deformable", format), pictures)
 
@@ -75,7 +75,7 @@ def test_deformable_convolution_is_refused_where_onnx_has_none(predictor_of):
         Export(predictor_of("deformable"), "onnx", opset=18)
 
 
-@pytest.mark.parametrize("opset", [16, 20])
+@pytest.mark.parametrize("opset", [16, pytest.param(20, marks=pytest.mark.slow)])
 def test_the_opset_is_the_one_asked_for(predictor_of, pictures, tmp_path, opset):
     predictor = predictor_of("mask_rcnn")
     Export(predictor, "onnx", opset=opset).write(tmp_path / "model.onnx")
@@ -84,33 +84,22 @@ def test_the_opset_is_the_one_asked_for(predictor_of, pictures, tmp_path, opset)
     assert_same(predictor, tmp_path / "model.onnx", pictures)
 
 
-@pytest.mark.parametrize("kind", ["retinanet", "mask_rcnn", "cascade_mask_rcnn"])
+@pytest.mark.parametrize("kind", ["retinanet", "mask_rcnn"])
 @pytest.mark.parametrize("format", SUFFIXES)
-def test_no_detections_and_one(predictor_of, pictures, tmp_path, kind, format):
+def test_no_detections(predictor_of, pictures, tmp_path, kind, format):
     predictor = predictor_of(kind)
     before = limits(predictor.model)
     path = tmp_path / f"model.{SUFFIXES[format]}"
     try:
         set_limits(predictor.model, score_threshold=1.0)
         Export(predictor, format).write(path)
-        run, metadata = load(path)
-        assert metadata["score_threshold"] == 1.0
-        found = run(pictures[1])
-        assert [found[name].shape for name in ("boxes", "scores", "classes")] == [
-            (0, 4),
-            (0,),
-            (0,),
-        ]
-        assert "masks" not in found or found["masks"].shape == (0, 140, 90)
-        set_limits(predictor.model, *before)
-        set_limits(predictor.model, max_detections=1)
-        Export(predictor, format).write(path)
-        run, metadata = load(path)
-        assert metadata["max_detections"] == 1
-        for picture in pictures:
-            assert len(run(picture)["scores"]) == len(predictor(picture, array_format="RGB")) <= 1
     finally:
         set_limits(predictor.model, *before)
+    run, metadata = load(path)
+    assert metadata["score_threshold"] == 1.0
+    found = run(pictures[1])
+    assert [found[name].shape for name in ("boxes", "scores", "classes")] == [(0, 4), (0,), (0,)]
+    assert "masks" not in found or found["masks"].shape == (0, 140, 90)
 
 
 @pytest.mark.parametrize("format", SUFFIXES)
@@ -185,13 +174,13 @@ def test_files_run_without_detectron2(predictor_of, exported, pictures, tmp_path
 
 
 def test_a_model_that_onnx_cannot_carry_leaves_no_file(predictor_of, tmp_path, monkeypatch):
-    class Unknown(nn.Module):
+    class Unknown(nn.Sequential):
         def forward(self, x):
-            return {name: torch.special.erfcx(each) for name, each in inner(x).items()}
+            return {name: torch.special.erfcx(each) for name, each in self[0](x).items()}
 
     predictor = predictor_of("faster_rcnn")
-    body, inner = predictor.model.backbone, predictor.model.backbone.bottom_up
-    monkeypatch.setattr(body, "bottom_up", Unknown())
+    backbone = predictor.model.backbone
+    monkeypatch.setattr(backbone, "bottom_up", Unknown(backbone.bottom_up))
     (tmp_path / "model.onnx").write_text("the old one")
     with pytest.raises(ValueError, match="ONNX cannot carry this model.*erfcx"):
         Export(predictor, "onnx").write(tmp_path / "model.onnx")
@@ -256,8 +245,8 @@ def test_published_sizes_on_real_pictures(shared, tmp_path, row, format):
     predictor = Predictor(model_zoo.get_config(row), str(tmp_path / "weights.pth"), device="cpu")
     path = tmp_path / f"model.{SUFFIXES[format]}"
     Export(predictor, format).write(path)
-    files = sorted((shared / "data/coco/val2017").glob("*.jpg"))[:12]
-    pictures = [Image.open(file).convert("RGB") for file in files]
-    portrait = next(p for p in pictures if p.height > p.width)
+    files = sorted((shared / "data/coco/val2017").glob("*.jpg"))
+    pictures = [Image.open(file).convert("RGB") for file in files[:3]]
+    portrait = next(p for p in map(Image.open, files) if p.height > p.width).convert("RGB")
     sizes = [pictures[0], portrait, pictures[1].resize((90, 70)), pictures[2].resize((2000, 1500))]
     assert_same(predictor, path, [np.asarray(picture) for picture in sizes])

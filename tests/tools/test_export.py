@@ -89,7 +89,7 @@ def test_refusals(export, tmp_path, capsys, monkeypatch):
     for arguments, message in (
         ([*onnx_to, "there.onnx"], "there.onnx exists; --overwrite replaces it"),
         ([*onnx_to, "no/where.onnx"], "there is no folder no"),
-        ([*onnx_to, "tiny.pt"], "the name of an ONNX file ends in .onnx"),
+        ([*onnx_to, "tiny.pt"], "a file of ONNX ends in .onnx"),
         (["--format", "torchscript", "--output", "tiny.onnx"], "ends in .pt"),
         ([*onnx_to, "tiny.onnx", "--opset", 11], "opset 11: from 16 on"),
         ([*onnx_to, "tiny.onnx", "--score-threshold", 2], "from 0 to 1, not 2"),
