@@ -25,7 +25,8 @@ def test_ring():
 
 def test_efficiency():
     """0.3 s, of which 0.2 are backward: 0.2 s are hidden, of 0.5 s 0.3 are waited for."""
-    assert scaling.efficiency(0.3, 0.2) == 1
+    assert scaling.efficiency(0.3, 0.2) == pytest.approx(1)
+    assert scaling.efficiency(0.3, 0.1) == 1
     assert scaling.efficiency(0.3, 0.5) == pytest.approx(0.5)
 
 

@@ -3,6 +3,7 @@
 docs/SCALING.md."""
 
 import sys
+from math import inf
 
 import torch
 from detectron2.config import instantiate
@@ -64,15 +65,19 @@ def line(row: str, name: str, speed: float) -> list:
         return f"{100 * efficiency(step, ring_seconds(size, gpus, LINKS[link])):.0f}"
 
     shares = [share(gpus, link) for gpus in (64, 512) for link in _NETWORKS]
-    needed = [hiding_bandwidth(size, gpus, step) * 8 / 1e9 for gpus in (64, 512)]
     return [
         name,
         f"{size / 1e6:.0f}",
         f"{step:.3f}",
         share(8, "NVLink"),
         *shares,
-        *(f"{each:.0f}" for each in needed),
+        *(gigabits(hiding_bandwidth(size, gpus, step)) for gpus in (64, 512)),
     ]
+
+
+def gigabits(bandwidth: float) -> str:
+    """Bytes a second as Gb/s."""
+    return f"{8 * bandwidth / 1e9:.0f}" if bandwidth < inf else "-"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -87,8 +92,8 @@ def main(argv: list[str] | None = None) -> int:
     }
     lines = [line(row, name, args.speed) for row, name in tqdm(rows.items(), disable=None)]
     header = ["model", "gradients, MB", "step, s", "8 NVLink"]
-    header += [f"{gpus} {link.split()[1]}" for gpus in (64, 512) for link in _NETWORKS]
-    header += ["64 hidden from, Gb/s", "512 hidden from, Gb/s"]
+    header += [f"{gpus}, {link.split()[1]}" for gpus in (64, 512) for link in _NETWORKS]
+    header += ["64 need", "512 need"]
     align = ["left"] + ["right"] * (len(header) - 1)
     print(tabulate(lines, header, "github", colalign=align, disable_numparse=True))
     return 0

@@ -3,13 +3,14 @@
     torchrun --nproc-per-node 2 faulty_process.py OUT FAULT...
     python faulty_process.py OUT FAULT...       (Detectron2's launcher)
 
-A FAULT is `raise` or `kill`, a colon, and the step at which it happens, or `evaluation`; the n-th
-one is that of the process's n-th life.
+A FAULT is `raise` or `kill`, a colon, and the step at which it happens; `raise:evaluation`, or
+`slow:evaluation`, which leaves OUT/evaluating. The n-th one is that of the process's n-th life.
 """
 
 import os
 import signal
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from d2_regnet.engine import load_config, train
+from d2_regnet.engine.hooks import exit_on_signal
 from d2_regnet.engine.launch import launch, restarted, under_torchrun
 
 
@@ -35,8 +37,15 @@ class Fault(HookBase):
 
 
 class FaultyEvaluator(DatasetEvaluator):
+    def __init__(self, kind, out):
+        self._kind, self._out = kind, out
+
     def process(self, inputs, outputs):
-        if comm.get_rank() == 1:
+        if self._kind == "slow":
+            with open(f"{self._out}/evaluating", "a") as file:
+                file.write("picture\n")
+            time.sleep(5)
+        elif comm.get_rank() == 1:
             raise ValueError("the second process is ill")
 
 
@@ -57,7 +66,7 @@ def main(args):
     if life < len(args.faults):
         kind, when = args.faults[life].split(":")
         if when == "evaluation":
-            cfg.dataloader.evaluator = L(FaultyEvaluator)()
+            cfg.dataloader.evaluator = L(FaultyEvaluator)(kind=kind, out=args.out)
         else:
             hooks = [Fault(kind, int(when))]
     train(cfg, resume=restarted(), hooks=hooks, console=False)
@@ -66,15 +75,6 @@ def main(args):
 if __name__ == "__main__":
     out, *faults = sys.argv[1:]
     processes = 1 if under_torchrun() else 2
-    launch(
-        main,
-        Namespace(
-            out=out,
-            faults=faults,
-            num_gpus=processes,
-            num_machines=1,
-            machine_rank=0,
-            dist_url="auto",
-        ),
-        "cpu",
-    )
+    args = dict(num_gpus=processes, num_machines=1, machine_rank=0, dist_url="auto")
+    with exit_on_signal():
+        launch(main, Namespace(out=out, faults=faults, **args), "cpu")

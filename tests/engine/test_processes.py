@@ -211,6 +211,31 @@ def test_signal_to_the_launcher_ends_all(start, root, data, tmp_path, signum):
     assert not running(str(tmp_path))
 
 
+@pytest.mark.slow
+def test_signal_ends_an_evaluation(start, tmp_path):
+    """In two processes, after the first of the two pictures that each of them has."""
+    process = start(
+        [sys.executable, "-W", "ignore"], "faulty_process.py", tmp_path, "slow:evaluation"
+    )
+    evaluating = tmp_path / "evaluating"
+    while not evaluating.exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=2 * A_MINUTE)
+    assert process.returncode == 128 + signal.SIGTERM, printed
+    assert evaluating.read_text() == 2 * "picture\n"
+    assert (tmp_path / "model_final.pth").exists()
+
+
+@pytest.mark.slow
+def test_killed_process_ends_all(start, tmp_path):
+    process = start([sys.executable, "-W", "ignore"], "faulty_process.py", tmp_path, "kill:2")
+    printed, _ = process.communicate(timeout=2 * A_MINUTE)
+    assert process.returncode == 1 and "SIGKILL" in printed
+    assert not running(str(tmp_path))
+
+
 def running(argument):
     """The processes with this in their command lines."""
     found = subprocess.run(["pgrep", "-f", argument], capture_output=True, text=True, check=False)

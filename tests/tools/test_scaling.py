@@ -1,0 +1,44 @@
+"""The table of where communication bounds training: as documented, and what it refuses."""
+
+import importlib.util
+
+import pytest
+
+
+@pytest.fixture
+def tool(root):
+    path = root / "tools" / "scaling.py"
+    spec = importlib.util.spec_from_file_location("scaling_tool", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_prints_the_documented_line(tool, root, capsys):
+    assert tool.main(["--speed", "8", "mask_rcnn_regnetx_400mf_fpn_1x"]) == 0
+    header, _, line = map(cells, capsys.readouterr().out.splitlines())
+    assert line[0] == "mask_rcnn_regnetx_400mf_fpn_1x"
+    documented = (root / "docs" / "SCALING.md").read_text().splitlines()
+    assert header in [cells(each) for each in documented]
+    (same,) = (cells(each) for each in documented if each.startswith("| RegNetX-400MF "))
+    assert line[1:] == same[1:]
+
+
+def test_a_retinanet(tool, capsys):
+    assert tool.main(["retinanet_regnetx_800mf_fpn_1x"]) == 0
+    assert "retinanet_regnetx_800mf_fpn_1x" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--speed", "0"], "--speed must be positive"), (["mask_rcnn_x"], "unknown")],
+)
+def test_refused_in_one_line(tool, capsys, arguments, message):
+    with pytest.raises(SystemExit) as end:
+        tool.main(arguments)
+    printed = capsys.readouterr().err
+    assert end.value.code == 2 and message in printed and printed.count("\n") == 1
