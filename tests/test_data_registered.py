@@ -21,6 +21,7 @@ from d2_regnet.data.registered import (
     check_before_training,
     dataset_names,
     load_registered,
+    register_described,
     to_coco,
 )
 from d2_regnet.engine import load_config, train
@@ -249,3 +250,48 @@ def test_a_torch_data_set_is_left_alone(register, configured):
 def test_unknown_name():
     with pytest.raises(ValueError, match=r"'shapes_trian' is not registered.*shapes_train"):
         load_registered("shapes_trian")
+
+
+@pytest.fixture
+def described(tmp_path):
+    """described(1) -> a config that describes a data set of one picture and so many classes."""
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+
+    def config(classes):
+        file = tmp_path / f"{classes}.json"
+        content = {
+            "images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 10}],
+            "categories": [{"id": 9 - i, "name": f"c{i}"} for i in range(classes)],
+            "annotations": [],
+        }
+        file.write_text(json.dumps(content))
+        node = {"json_file": str(file), "image_root": str(tmp_path)}
+        node["categories"] = content["categories"]
+        return OmegaConf.create({"datasets": {"described_by_test": node}})
+
+    yield config
+    DatasetCatalog.pop("described_by_test", None)
+    MetadataCatalog.pop("described_by_test", None)
+
+
+def test_a_config_registers_its_data_sets(described):
+    register_described(OmegaConf.create({}))
+    register_described(described(2))
+    metadata = MetadataCatalog.get("described_by_test")
+    assert metadata.thing_classes == ["c1", "c0"]  # by id
+    assert metadata.thing_dataset_id_to_contiguous_id == {8: 0, 9: 1}
+    assert len(DatasetCatalog.get("described_by_test")) == 1  # which checks the names again
+    register_described(described(1))
+    assert MetadataCatalog.get("described_by_test").thing_classes == ["c0"]
+    assert load_registered("described_by_test")[2].endswith("1.json")
+
+
+def test_a_described_data_set_is_whole_and_of_a_new_name(described):
+    cfg = described(1)
+    cfg.datasets["coco_2017_val"] = cfg.datasets.described_by_test
+    with pytest.raises(ValueError, match=r"datasets\.coco_2017_val"):
+        register_described(cfg)
+    del cfg.datasets["coco_2017_val"]
+    del cfg.datasets.described_by_test.image_root
+    with pytest.raises(ValueError, match="described_by_test has no image_root"):
+        register_described(cfg)

@@ -108,6 +108,8 @@ def read_dataset(images: str | Path, annotations: str | Path, format: str | None
         coco = json.loads(file.read_text())
     if not coco["images"]:
         raise ValueError(f"images: {images} has no pictures, or none with annotations")
+    if not coco["categories"]:
+        raise ValueError(f"annotations: {annotations} has nothing of the format {format}")
     for annotation in coco["annotations"]:
         annotation["iscrowd"] = 0  # supervision calls masks of several parts crowds
         if not annotation["segmentation"]:

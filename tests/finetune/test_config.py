@@ -14,7 +14,6 @@ ROWS = {
     "mask_rcnn": "mask_rcnn_regnetx_400mf_fpn_3x",
     "cascade": "cascade_mask_rcnn_regnetx_400mf_fpn_3x",
     "retinanet": "retinanet_regnetx_800mf_fpn_1x",
-    "lsj": "mask_rcnn_regnetx_4.0gf_fpn_lsj_100ep",
 }
 
 

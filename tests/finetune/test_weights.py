@@ -42,6 +42,7 @@ def test_other_checkpoints_are_refused(cfg, tmp_path, monkeypatch):
     torch.save({"layer.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="nothing of this model.*convert_checkpoint"):
         fit(cfg, str(tmp_path / "other.pth"))
-    monkeypatch.setenv("D2_REGNET_MIRROR", str(tmp_path))
+    monkeypatch.setenv("D2_REGNET_MIRROR", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="cannot be fetched .*--weights none"):
         fit(cfg, "regnet://mmdet/mask_rcnn_regnetx_400mf_fpn_3x")

@@ -43,7 +43,7 @@ def test_given_weights_win(tiny_run):
 def test_a_yacs_config_names_its_weights(tiny_run, tmp_path):
     cfg = load_config(str(tiny_run / "config.yaml"))
     cfg.train.init_checkpoint = str(tiny_run / "model_final.pth")
-    cfg.model.backbone.bottom_up.arch.w_a = 12.0  # yacs tells it from an integer
+    cfg.model.backbone.bottom_up.arch.update(w_a=12.0, w_m=2.0)  # yacs tells them from integers
     (tmp_path / "mine.yaml").write_text(to_yaml(cfg))
     found, weights = find_model(str(tmp_path / "mine.yaml"))
     assert isinstance(found, CfgNode) and weights == cfg.train.init_checkpoint

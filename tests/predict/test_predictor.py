@@ -59,7 +59,7 @@ def test_answers_as_detectron2s_predictor(cfg, weights, pictures, order):
     cfg = cfg.copy()
     cfg.dataloader.train.mapper.image_format = order
     cfg.model.input_format = order
-    cfg.model.backbone.bottom_up.arch.w_a = 12.0  # yacs tells it from an integer
+    cfg.model.backbone.bottom_up.arch.update(w_a=12.0, w_m=2.0)  # yacs tells them from integers
     yacs = to_yacs(cfg)
     yacs.MODEL.WEIGHTS, yacs.MODEL.DEVICE = weights, "cpu"
     theirs = DefaultPredictor(yacs)

@@ -41,7 +41,7 @@ def test_a_dry_run_prints_the_plan(tool, shapes, tiny_run, tmp_path, capsys):
     [
         ({"--train": None}, "--train is missing"),
         ({"--train": ["nowhere", "nowhere.json"]}, "there is no nowhere.json"),
-        ({"--format": ["voc"]}, "cannot be read as voc"),
+        ({"--format": ["voc"]}, "nothing of the format voc"),
         ({"--model": ["mask_rcnn_regnetx_400mf_fpn_9x"]}, "the nearest are"),
         ({"--weights": ["nowhere.pth"]}, "nowhere.pth"),
         ({"train.max_itr=3": []}, "train.max_iter"),

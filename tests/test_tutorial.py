@@ -1,0 +1,59 @@
+"""Follows docs/TUTORIAL.md: every command and snippet in order, made to end in seconds."""
+
+import importlib.util
+import re
+import shlex
+
+import pytest
+
+# What is added so that a command ends in seconds; the demo's place takes a tiny detector.
+SMALL = {
+    "finetune.py": [
+        *("train.max_iter=2", "dataloader.train.num_workers=0", "dataloader.test.num_workers=0"),
+    ],
+    "lazyconfig_train_net.py": ["train.max_iter=1"],
+    "predict.py": ["--device", "cpu"],
+}
+
+
+def run_tool(root, line):
+    _, script, *words = shlex.split(line)
+    path = root / script
+    spec = importlib.util.spec_from_file_location(f"tutorial_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    extra = SMALL.get(path.name, [])
+    if "--resume" in words:
+        extra = ["train.max_iter=3"]
+    assert not module.main([*words, *extra]), line
+
+
+def test_every_command_runs(root, tiny_run, tmp_path, monkeypatch):
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "demo").symlink_to(tiny_run)
+    monkeypatch.chdir(tmp_path)
+    text = (root / "docs" / "TUTORIAL.md").read_text()
+    found = re.findall(r"^```(bash|python)\n(.*?)^```$", text, re.M | re.S)
+    seen = []
+    for language, code in found:
+        if language == "python":
+            code = code.replace('"train": 300, "val": 80', '"train": 8, "val": 3')
+            code = code.replace("max_iter=100", "max_iter=1")
+            exec(compile(code, "TUTORIAL.md", "exec"), {"__name__": "tutorial"})
+            continue
+        for line in code.splitlines():
+            if line.startswith("python "):
+                run_tool(root, line)
+            else:
+                assert line == "make demo"
+            seen.append(line)
+    assert len(seen) >= 7
+    for name in ("mine/report/report.html", "found/predictions.csv", "again/model_final.pth"):
+        assert (tmp_path / "output" / name).is_file(), name
+    assert (tmp_path / "output" / "python" / "report" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("page", ["TUTORIAL.md", "PREDICTING.md"])
+def test_nothing_is_left_to_fill_in(root, page):
+    text = (root / "docs" / page).read_text()
+    assert not re.search(r"^(PLAN|WORTH|BATCH_FIGURES|TODO)", text, re.M)
