@@ -58,10 +58,8 @@ def run_part(name: str, scale: Scale) -> list:
     return results
 
 
-def write_report(path: Path, tables: dict[str, str]) -> None:
-    text = path.read_text()
-    for name, content in tables.items():
-        text = replace_section(text, name, content)
+def write_report(path: Path, part: str, content: str) -> None:
+    text = replace_section(path.read_text(), part, content)
     count, bad = totals(text)
     text = replace_section(
         text, "total", f"{count} faults, of which {bad} did not end as promised. On {machine()}."
@@ -77,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError("--share is above 0 and at most 1")
         if args.report and not os.path.isfile(args.report):
             raise FileNotFoundError(f"--report: there is no {args.report}")
-    bad, tables = 0, {}
+    bad = 0
     passing = contextlib.nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory()
     with failure(args.verbose), passing as folder:
         os.environ.setdefault("D2_REGNET_CACHE", str(Path(folder, "cache")))
@@ -86,9 +84,8 @@ def main(argv: list[str] | None = None) -> int:
             part.mkdir(parents=True)
             results = run_part(name, Scale(args.share, args.seed, part))
             bad += sum(not result.good for result in results)
-            tables[name] = table(results)
-        if args.report:
-            write_report(Path(args.report), tables)
+            if args.report:
+                write_report(Path(args.report), name, table(results))
     return 1 if bad else 0
 
 

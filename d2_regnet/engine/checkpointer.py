@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -147,6 +148,13 @@ class Checkpointer(SafetensorsCheckpointer):
         """As Detectron2's; `resume` takes the `newest` checkpoint, where there is one."""
         newest = self.newest() if resume else ""
         return self.load(newest) if newest else self.load(path, checkpointables=[])
+
+    def copy(self, path: str, name: str) -> None:
+        """Gives a checkpoint of the folder a second name, as the newest."""
+        if self.save_to_disk:
+            with open(path, "rb") as source, whole_file(Path(self.save_dir, f"{name}.pth")) as file:
+                shutil.copyfileobj(source, file)
+            self.tag_last_checkpoint(f"{name}.pth")
 
     def remove_partial(self) -> None:
         """Removes what a killed process left of files that it was writing."""

@@ -402,6 +402,8 @@ def fit(
             checkpointer.save("model_initial", iteration=-1)
     if start >= max_iter:
         logger.info("Training had already reached step %d: evaluating", start)
+    if start == max_iter and os.path.basename(newest) != "model_final.pth":
+        checkpointer.copy(newest, "model_final")  # it was killed before it wrote it
     trainer.train(start, max_iter)
     return results
 

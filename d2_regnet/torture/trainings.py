@@ -142,8 +142,9 @@ def forked(check: Callable[[], bool]) -> bool:
 
 
 def final(cfg) -> dict:
-    """All that the last checkpoint holds."""
-    return torch.load(Path(cfg.train.output_dir, "model_final.pth"), weights_only=True)
+    """All that the last checkpoint holds; empty where there is none."""
+    path = Path(cfg.train.output_dir, "model_final.pth")
+    return torch.load(path, weights_only=True) if path.exists() else {}
 
 
 def same(one, other) -> bool:

@@ -95,6 +95,16 @@ def test_continues_bitwise(run, workers, then, killed_at):
     assert (7, "total_loss") in metrics and metrics == metrics_again
 
 
+def test_killed_before_the_final_checkpoint(run, tmp_path):
+    """The last step's periodic one is there: it is the final one as well."""
+    whole, _ = run("run", 0, (), "train.checkpointer.period=4")
+    (tmp_path / "run" / "model_final.pth").unlink()
+    (tmp_path / "run" / "last_checkpoint").write_text("model_0000007.pth")
+    again, _ = run("run", 0, (), "train.checkpointer.period=4")
+    assert_same(whole, again)
+    assert (tmp_path / "run" / "last_checkpoint").read_text() == "model_final.pth"
+
+
 def test_another_seed_ends_elsewhere(run):
     one, _ = run("one", 0)
     other, _ = run("other", 0, (), "train.seed=4")
