@@ -61,8 +61,8 @@ class Predictor:
             threshold: the lowest score kept, 0 to 1; the model's config has one of its own, 0.05
                 usually, below which nothing is found anyhow.
             classes: names of the classes kept; all where not given.
-            batch_size: pictures predicted together. They are padded to a common size, which moves
-                boxes and scores a little (see docs/PREDICTING.md).
+            batch_size: pictures predicted together, at most: those of one size, so that the others
+                in a batch do not change a picture's answer (see docs/PREDICTING.md).
             device: such as "cpu" or "cuda:1"; by default the GPU, if there is one.
             dtype: prepare the model with `optimize_for_inference` in this type; None leaves it as
                 it was trained.
@@ -158,8 +158,22 @@ class Predictor:
             T.AugmentationList(self.augmentations)(augmented)
             tensor = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
             inputs.append({"image": tensor, "height": height, "width": width})
-        found = [output["instances"].to("cpu") for output in self.model(inputs)]
-        return [Prediction(self._filtered(each), self.metadata) for each in found]
+        found = {}
+        for group in self._of_one_size([each["image"] for each in inputs]):
+            outputs = self.model([inputs[i] for i in group])
+            found |= {i: output["instances"].to("cpu") for i, output in zip(group, outputs)}
+        return [Prediction(self._filtered(found[i]), self.metadata) for i in range(len(images))]
+
+    def _of_one_size(self, tensors: list[torch.Tensor]) -> list[list[int]]:
+        """Indices of tensors (C, H, W) that the model pads to the same size, whatever the batch.
+
+        Padding to a larger one would change what is found near the edges.
+        """
+        stride = max(1, self.model.backbone.size_divisibility)
+        groups = {}
+        for i, tensor in enumerate(tensors):
+            groups.setdefault(tuple(-(-side // stride) for side in tensor.shape[1:]), []).append(i)
+        return list(groups.values())
 
     def _filtered(self, instances):
         keep = instances.scores >= self.threshold
