@@ -8,7 +8,6 @@ import sys
 
 from d2_regnet.cli import ToolParser, bad_input, failure
 from d2_regnet.data.formats import FORMATS
-from d2_regnet.engine import check_config
 from d2_regnet.finetune import Job, prepare, resumed, run
 
 _EXAMPLES = """
@@ -102,8 +101,7 @@ def main(argv: list[str] | None = None) -> int:
         print("\n".join(job.lines), flush=True)
         if args.dry_run:
             return 0
-        with job.written():
-            check_config(job.cfg, resume=job.resume)
+        job.check()
     try:
         with failure(args.verbose):
             results = run(job)

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from d2_regnet import model_zoo
 from d2_regnet.data import read_image
 from d2_regnet.drawing import draw_instances, from_annotations, from_results
-from d2_regnet.engine import ProgressLine, load_config, train
+from d2_regnet.engine import ProgressLine, check_config, load_config, train
 from d2_regnet.files import whole_file
 from d2_regnet.predict import find_model
 from d2_regnet.predict.writing import write_picture
@@ -58,16 +58,19 @@ class Job:
     def output(self) -> Path:
         return Path(self.cfg.train.output_dir)
 
-    @contextlib.contextmanager
-    def written(self) -> Iterator[None]:
-        """Writes the files; an error inside removes them again."""
+    def check(self) -> None:
+        """Writes the files, and makes sure that the training can begin; an error removes them.
+
+        Raises:
+            ValueError, FileNotFoundError: from `engine.check_config`.
+        """
         made = [folder for folder in (self.output / "data", self.output) if not folder.exists()]
         try:
             for path, coco in self.files.items():
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 with whole_file(path) as file:
                     file.write(json.dumps(coco).encode())
-            yield
+            check_config(self.cfg, resume=self.resume)
         except BaseException:
             for path in self.files:
                 Path(path).unlink(missing_ok=True)
@@ -170,15 +173,17 @@ def run(job: Job) -> dict:
     """Trains, evaluates, draws and reports, in the job's output folder.
 
     Args:
-        job: whose files are written (see `Job.written`).
+        job: of `prepare` or `resumed`.
 
     Returns:
         The last evaluation: task -> metric -> value.
 
     Raises:
-        ValueError, FileNotFoundError: from `check_config`.
+        ValueError, FileNotFoundError: from `Job.check`, before anything else is written.
         Interrupted: a signal ended the training; `resumed` goes on.
     """
+    if not all(map(os.path.exists, job.files)):
+        job.check()
     screen = sys.stdout
     with redirect_stdout(io.StringIO()):  # evaluators print a lot
         progress = ProgressLine(job.cfg.train.log_period, screen)
