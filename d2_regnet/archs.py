@@ -169,6 +169,8 @@ class RegNetArch(Stages):
                 f"RegNetArch: se_ratio={self.se_ratio} leaves no channel for squeeze-and-"
                 "excitation in the narrowest block; raise it, or set 0 to leave it out"
             )
+        for name in ("w_a", "w_m", "bottleneck_ratio", "se_ratio"):
+            object.__setattr__(self, name, float(getattr(self, name)))  # yacs tells 8 from 8.0
 
     @cached_property
     def _quantized(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

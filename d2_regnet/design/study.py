@@ -191,7 +191,7 @@ def run(
         results[space].append(row)
         with whole_file(file) as out:
             out.write(json.dumps({"plan": asdict(plan), "results": results}, indent=1).encode())
-    return results
+    return load(plan, file)
 
 
 def load(plan: Plan, file: Path) -> dict[str, list[dict]]:

@@ -8,7 +8,11 @@ from d2_regnet.archs import get_arch
 from d2_regnet.design.picking import Answer, Measurement
 from d2_regnet.design.timing import Timing
 
-TIMINGS = {"small": Timing(10, 9, 12), "slow": Timing(30, 29, 31), "good": Timing(20, 19, 22)}
+TIMINGS = {
+    "small": Timing(10.0, 9.0, 12.0),
+    "slow": Timing(30.0, 29.0, 31.0),
+    "good": Timing(20.0, 19.0, 22.0),
+}
 
 
 def answer(budget):

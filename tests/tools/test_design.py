@@ -10,6 +10,7 @@ import yaml
 from d2_regnet import model_zoo
 from d2_regnet.archs import get_arch
 from d2_regnet.data import register_shapes
+from d2_regnet.design import study
 from d2_regnet.engine import load_config
 from d2_regnet.engine.command import main as train
 
@@ -79,10 +80,11 @@ def test_pick(design, tmp_path):
     assert "Would time" in design("pick", "--budget-ms=1", *common, "--dry-run")
 
 
-def test_edf(design, tmp_path):
+def test_edf(design, tmp_path, monkeypatch):
+    make_crops = study.make_crops
+    monkeypatch.setattr(study, "make_crops", lambda split, _, seed: make_crops(split, 2, seed))
     command = ["edf", "--n=2", "--flops=40MF", "--steps=1", "--batch-size=2", "--output=out"]
     assert "Would train 4" in design(*command, "--dry-run") and not (tmp_path / "out").exists()
-    (tmp_path / "small").mkdir()
     out = design(*command)
     assert "mean error of constrained minus that of anynet_a" in out
     assert (tmp_path / "out/edf.png").is_file()
@@ -125,6 +127,7 @@ def test_an_arch_of_ones_own_is_trained(design, tmp_path, monkeypatch, capsys):
         [
             "--config-file=mask_rcnn_tiny.yaml_fpn_1x", "train.device=cpu", "train.max_iter=1",
             "train.output_dir=out", "dataloader.train.dataset.names=shapes_seed9_train4",
+            "dataloader.test.dataset.names=shapes_seed9_train4",
             "dataloader.train.total_batch_size=2", "dataloader.train.num_workers=0",
             "dataloader.train.mapper.augmentations.0.short_edge_length=[64]",
             "dataloader.evaluator=null", "model.roi_heads.num_classes=6",
