@@ -19,6 +19,7 @@ from detectron2.modeling.roi_heads import BaseMaskRCNNHead, FastRCNNConvFCHead
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from d2_regnet.archs import suggest
 from d2_regnet.modeling.norm import EvalBN
 from d2_regnet.modeling.pooler import ChannelsLastPooler
 from d2_regnet.modeling.retinanet import MMDetRetinaNet
@@ -106,7 +107,10 @@ def yacs_options(cfg: CfgNode) -> dict:
         raise ValueError(
             "MODEL.OPTIMIZED is missing: call d2_regnet.add_regnet_config(cfg) after get_cfg()"
         )
-    node = cfg.MODEL.OPTIMIZED
+    node, name = cfg.MODEL.OPTIMIZED, cfg.MODEL.META_ARCHITECTURE
+    if name not in META_ARCH_REGISTRY:
+        known = sorted(kind for kind, _ in META_ARCH_REGISTRY)
+        raise ValueError(f"MODEL.META_ARCHITECTURE {name!r} is unknown; {suggest(name, known)}")
     try:
         return {"dtype": dtype_named(node.DTYPE), "compile": node.COMPILE}
     except ValueError as error:

@@ -10,6 +10,7 @@ from detectron2.structures import pairwise_iou
 from torch import nn
 
 from d2_regnet import model_zoo, optimize_for_inference
+from d2_regnet.optimize import yacs_options
 from d2_regnet.recipes import recipe
 
 ROWS = [
@@ -185,6 +186,9 @@ def test_bad_options_of_yacs_configs_are_named(cfg):
     cfg.MODEL.OPTIMIZED.DTYPE = "int8"
     with pytest.raises(ValueError, match="OPTIMIZED.DTYPE: 'int8' is not a dtype: it is one of fl"):
         build_model(optimized(cfg))
+    with pytest.raises(ValueError, match="'OptimizedRCNN' is unknown; the nearest are Optimized"):
+        cfg.MODEL.META_ARCHITECTURE = "OptimizedRCNN"
+        yacs_options(cfg)
     without = get_cfg()
     without.MODEL.META_ARCHITECTURE = "OptimizedRetinaNet"
     with pytest.raises(ValueError, match="MODEL.OPTIMIZED is missing: .*add_regnet_config"):

@@ -81,24 +81,29 @@ def conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
     count, channels, height, width = x.shape
     down, across = -(-height // 4), -(-width // 4)
     to_tile, from_products = _both_sides(x.dtype)
-    padding = (0, 0, 1, 4 * across + 1 - width, 1, 4 * down + 1 - height)
-    tiles = F.pad(x.permute(0, 2, 3, 1), padding).unfold(1, 6, 4).unfold(2, 6, 4)
+    rows = x.permute(0, 2, 3, 1)
     out = x.new_empty(count, height, width, weight.shape[2])
     lines = max(1, _AT_ONCE // (36 * 4 * across * channels))
     pictures, lines = max(1, lines // down), min(lines, down)
     for i in range(0, count, pictures):
         for j in range(0, down, lines):
-            part = tiles[i : i + pictures, j : j + lines]
-            part = to_tile @ part.permute(4, 5, 0, 1, 2, 3).reshape(36, -1)
+            tiles = _tiles(rows[i : i + pictures], j, min(lines, down - j), across)
+            part = to_tile @ tiles.permute(4, 5, 0, 1, 2, 3).reshape(36, -1)
             part = torch.bmm(part.view(36, -1, channels), weight)
-            part = (from_products @ part.view(36, -1)).view(
-                4, 4, -1, min(lines, down - j), across, weight.shape[2]
-            )
+            part = (from_products @ part.view(36, -1)).view(4, 4, *tiles.shape[:3], -1)
             part = part.permute(2, 3, 0, 4, 1, 5).flatten(3, 4).flatten(1, 2)
             out[i : i + pictures, 4 * j : 4 * (j + lines)] = part[:, : height - 4 * j, :width]
     if bias is not None:
         out += bias
     return out.permute(0, 3, 1, 2)
+
+
+def _tiles(rows, first, lines, across):
+    """Some lines of tiles, with zeros around the picture: (N, lines, across, C, 6, 6)."""
+    _, height, width, _ = rows.shape
+    top, bottom = 4 * first - 1, 4 * (first + lines) + 1
+    margins = (0, 0, 1, 4 * across + 1 - width, max(-top, 0), max(bottom - height, 0))
+    return F.pad(rows[:, max(top, 0) : bottom], margins).unfold(1, 6, 4).unfold(2, 6, 4)
 
 
 def _both_sides(dtype):
