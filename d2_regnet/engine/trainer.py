@@ -186,6 +186,12 @@ class Trainer(SimpleTrainer):
             for value, step in values:
                 self.storage.histories()[name].update(value, step)
 
+    def after_train(self):
+        super().after_train()
+        loader = self.data_loader
+        # Ends its workers now: in a collection of garbage it would wait seconds for each.
+        self.reset_data_loader(lambda: loader)
+
     def _histories(self) -> dict[str, list[tuple[float, int]]]:
         """What the next steps' smoothed metrics depend on; not times, which no run repeats."""
         storage = getattr(self, "storage", None)
@@ -404,7 +410,7 @@ def fit(
         logger.info("Training had already reached step %d: evaluating", start)
     if start == max_iter and os.path.basename(newest) != "model_final.pth":
         checkpointer.copy(newest, "model_final")  # it was killed before it wrote it
-    trainer.train(start, max_iter)
+    Trainer.train(trainer, start, max_iter)  # a subclass may have a simpler one
     return results
 
 

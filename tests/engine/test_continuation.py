@@ -134,7 +134,7 @@ def yacs(data, tmp_path, monkeypatch):
         cfg.MODEL.DEVICE, cfg.DATASETS.TEST, cfg.SEED = "cpu", (), 3
         cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD = steps, 3
         cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = (6,), 5
-        cfg.SOLVER.CLIP_GRADIENTS.update(ENABLED=True, FULL_MODEL=True, CLIP_VALUE=35.0)
+        cfg.SOLVER.CLIP_GRADIENTS.update(ENABLED=True, FULL_MODEL=True, CLIP_TYPE="norm")
         cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = (40, 80), "range"
         cfg.DATALOADER.NUM_WORKERS = workers
         return cfg
