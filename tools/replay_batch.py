@@ -3,12 +3,6 @@
 
 import os
 import sys
-import warnings
-
-if __name__ == "__main__":
-    # Deprecations that importing Detectron2 sets off and its user can do nothing about.
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 from tabulate import tabulate
 

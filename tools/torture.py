@@ -6,14 +6,10 @@ import os
 import sys
 import tempfile
 import time
-import warnings
 from pathlib import Path
 
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"  # a process with threads cannot be forked safely
-    # Deprecations that importing Detectron2 sets off and its user can do nothing about.
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 from tqdm import tqdm
 

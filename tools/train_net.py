@@ -5,13 +5,6 @@ The flags, and KEY VALUE overrides behind them, are Detectron2's; the training i
 tools/lazyconfig_train_net.py, see docs/TRAINING.md.
 """
 
-import warnings
-
-if __name__ == "__main__":
-    # Deprecations that importing Detectron2 sets off and its user can do nothing about.
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-
 from d2_regnet.cli import bad_input, failure
 from d2_regnet.engine.hooks import exit_on_signal
 from d2_regnet.engine.launch import argument_parser, check_processes, launch
