@@ -166,6 +166,14 @@ def test_only_frozen_statistics_are_fused(seed):
     assert calls == [nn.BatchNorm2d, nn.GroupNorm]
 
 
+def test_parameters_and_gradients_keep_their_layout(seed):
+    """Whatever layout the fused path computes in, checkpoints and optimizers do not see it."""
+    body = build_regnet("RegNetX-200MF", norm="EvalBN")
+    gradients(body, torch.randn(1, 3, 32, 32))
+    for name, parameter in body.named_parameters():
+        assert parameter.is_contiguous() and parameter.grad.is_contiguous(), name
+
+
 def test_convolution_outputs_are_not_kept(seed):
     x = torch.randn(1, 3, 128, 160)
     kept = {}
