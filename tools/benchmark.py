@@ -17,7 +17,7 @@ from d2_regnet.files import whole_file
 
 _EXAMPLES = """
 RegNets beside the same RegNets of other libraries, and EfficientNets:
-    $ %(prog)s body --archs RegNetX-400MF RegNetY-800MF efficientnet_b0 --size 224 224
+    $ %(prog)s body --archs RegNetX-400MF RegNetY-800MF efficientnet_b1@240 --size 224 224
 
 A training step of bodies, and what it keeps for the backward pass:
     $ %(prog)s body --train --peers ours unfused checkpointed detectron2
@@ -70,7 +70,12 @@ def argument_parser() -> ToolParser:
         command.add_argument("--compile", action="store_true", help="torch.compile our inference")
 
     one = add("body", "bodies alone", body.PEERS, plotted=True)
-    one.add_argument("--archs", nargs="+", default=["RegNetX-400MF"], help="RegNets, EfficientNets")
+    one.add_argument(
+        "--archs",
+        nargs="+",
+        default=["RegNetX-400MF"],
+        help="RegNets, EfficientNets; NAME@SIDE has its own square pictures",
+    )
     one.add_argument("--train", action="store_true", help="forward and backward, not forward")
     sized(one, [800, 1216], 1)
     precise(one)

@@ -25,21 +25,26 @@ PEERS = ("ours", "unfused", "checkpointed", "detectron2", "torchvision", "timm")
 def plan(archs: list[str], peers: list[str]) -> tuple[dict[str, list[str]], list[str]]:
     """The peers that have each arch, and a line about each that has not.
 
+    Args:
+        archs: names; one of an EfficientNet or a RegNet may end in @SIDE, of its square pictures.
+        peers: of `PEERS`; an EfficientNet is always torchvision's.
+
     Raises:
         ValueError: an unknown arch, or a library that is not installed.
     """
     groups, skipped = {}, []
-    for arch in map(spelled, archs):
+    for given in archs:
+        name, _, side = given.partition("@")
+        arch = spelled(name)
+        if "@" in given and not (side.isdecimal() and int(side) >= 64):
+            raise ValueError(f"{given}: behind the @ is the side of a picture, 64 or more")
         is_regnet = not arch.startswith("efficientnet")
-        groups[arch] = [
-            peer
-            for peer in (peers if is_regnet else ["torchvision"])
-            if peer not in LIBRARIES or name_in(peer, arch)
-        ]
-        skipped += [
-            f"{peer} has no {arch}" for peer in peers if is_regnet and peer not in groups[arch]
-        ]
-    return {arch: peers for arch, peers in groups.items() if peers}, skipped
+        wanted = peers if is_regnet else ["torchvision"]
+        found = [peer for peer in wanted if peer not in LIBRARIES or name_in(peer, arch)]
+        skipped += [f"{peer} has no {arch}" for peer in wanted if peer not in found]
+        if found:
+            groups[f"{arch}@{side}" if side else arch] = found
+    return groups, skipped
 
 
 def measure(
@@ -57,6 +62,8 @@ def measure(
 ) -> list[dict]:
     """Times one arch; each result has the median in `seconds`, and how far the output is from that
     of our own unfused float32 body."""
+    arch, _, side = arch.partition("@")
+    size = (int(side), int(side)) if side else size
     torch.manual_seed(0)
     picture = torch.randn(batch, 3, *size)
     state = None
@@ -76,6 +83,7 @@ def measure(
             body = body.to(device).train(train)
             name = peer if dtype == "float32" else f"{peer} {dtype}"
             result = results[name] = {"arch": arch, "peer": name, "dtype": dtype}
+            result["size"] = f"{size[0]}x{size[1]}"
             if train:
                 forward = functools.partial(body, picture)
                 runs[name] = _training_step(body, picture)

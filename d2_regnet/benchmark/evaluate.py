@@ -13,6 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, Instances
+from tqdm import tqdm
 
 from d2_regnet.evaluation import FastCOCOEvaluator
 
@@ -32,13 +33,12 @@ def measure(peers: list[str], *, pictures: int, rounds: int, discard: int) -> li
     `difference` is the largest of all metrics', in points of AP, from Detectron2's.
     """
     with tempfile.TemporaryDirectory() as folder, _registered(truth(pictures), folder):
-        found = [*predictions(pictures)]
-        evaluators = {}
-        for peer in {"detectron2", *peers}:
-            evaluators[peer] = PEERS[peer](_NAME)
-            evaluators[peer].reset()
-            for each in found:
-                evaluators[peer].process(*each)
+        evaluators = {peer: PEERS[peer](_NAME) for peer in {"detectron2", *peers}}
+        for evaluator in evaluators.values():
+            evaluator.reset()
+        for batch, answer in tqdm(predictions(pictures), total=pictures, disable=None):
+            for evaluator in evaluators.values():
+                evaluator.process(batch, answer)
         answers = {}
         runs = {
             peer: lambda peer=peer: answers.update({peer: _quietly(evaluators[peer])})

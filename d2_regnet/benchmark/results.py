@@ -18,6 +18,7 @@ def _percent(value: float) -> str:
 COLUMNS = {
     "arch": ("arch", str),
     "row": ("row", str),
+    "size": ("pictures", str),
     "part": ("pictures for", {"train": "training", "test": "evaluation"}.get),
     "pictures": ("pictures", str),
     "peer": ("by", str),
@@ -46,7 +47,7 @@ def table(results: Sequence[dict]) -> str:
         ["" if result.get(key) is None else COLUMNS[key][1](result[key]) for key in there]
         for result in results
     ]
-    left = {"arch", "row", "part", "peer"}
+    left = {"arch", "row", "size", "part", "peer"}
     align = ["left" if key in left else "right" for key in there]
     headings = [COLUMNS[key][0] for key in there]
     return tabulate(rows, headings, tablefmt="pipe", colalign=align, disable_numparse=True)

@@ -59,6 +59,9 @@ def test_plan_leaves_out_what_a_library_has_not():
     groups, skipped = body.plan(["RegNetX-12GF", "efficientnet_b0"], ["ours", "torchvision"])
     assert groups == {"RegNetX-12GF": ["ours"], "efficientnet_b0": ["torchvision"]}
     assert skipped == ["torchvision has no RegNetX-12GF"]
+    assert list(body.plan(["efficientnet_b4@380"], ["ours"])[0]) == ["efficientnet_b4@380"]
+    with pytest.raises(ValueError, match="side of a picture"):
+        body.plan(["efficientnet_b4@"], ["ours"])
 
 
 def test_published_ap():

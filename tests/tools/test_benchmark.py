@@ -33,7 +33,7 @@ def report(path, command):
 
 
 def test_body(tool, tmp_path, capsys):
-    archs = ("--archs", "RegNetX-200MF", "efficientnet_b0", "--size", 64, 64)
+    archs = ("--archs", "RegNetX-200MF", "efficientnet_b0@96", "--size", 64, 64)
     peers = (
         "--peers",
         "ours",
@@ -60,6 +60,7 @@ def test_body(tool, tmp_path, capsys):
     ours, low, theirs, timm, _ = results
     assert theirs["ratio"] == 1
     assert ours["ratio"] == pytest.approx(ours["seconds"] / theirs["seconds"])
+    assert (ours["size"], results[-1]["size"]) == ("64x64", "96x96")
     assert max(ours["difference"], theirs["difference"], timm["difference"]) < 1e-4
     assert 1e-4 < low["difference"] < 0.3
     with Image.open(tmp_path / "a.png") as image:
