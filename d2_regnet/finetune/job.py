@@ -262,6 +262,7 @@ def _describe(
 ) -> list[str]:
     """The plan, a line each."""
     steps, batch = cfg.train.max_iter, cfg.dataloader.train.total_batch_size
+    period = cfg.train.eval_period
     warmup = round(cfg.lr_multiplier.get("warmup_length", 0) * steps)
     where = "the GPU" if on_gpu else "the machine"
     size = f"short edge {short}" if short else "as the config resizes them"
@@ -276,6 +277,6 @@ def _describe(
         f"{memory / GIB:.0f} GiB)",
         f"schedule  {steps} steps, {steps * batch / learnt.pictures:.1f} passes; learning rate "
         f"{cfg.optimizer.lr:.2g} after {warmup} steps of warm-up, then a cosine to a hundredth; "
-        f"evaluated every {cfg.train.eval_period} steps",
+        + (f"evaluated every {period} steps" if period else "evaluated at the end"),
         f"output    {cfg.train.output_dir}, on {cfg.train.device}",
     ]

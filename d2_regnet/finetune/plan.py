@@ -11,7 +11,7 @@ GIB = 2**30
 _LARGEST_BATCH = 16
 _LARGEST_ON_CPU = 4  # more pictures at once are not faster there
 # Passes over the data, the fewest pictures shown, and the factor of the recipe's learning rate.
-_EFFORT = {DETECTOR: (12, 4000, 0.25), BODY: (12, 8000, 1.0), SCRATCH: (36, 12000, 1.0)}
+_EFFORT = {DETECTOR: (12, 4000, 0.5), BODY: (12, 8000, 1.0), SCRATCH: (36, 12000, 1.0)}
 _EVALUATIONS = 5
 
 
@@ -36,8 +36,8 @@ class Plan:
 def plan(pictures: int, batch: int, start: str, base_lr: float, base_batch: int) -> Plan:
     """The schedule.
 
-    From a trained detector: 12 passes, a 1x schedule's, but at least 4,000 pictures shown, at a
-    quarter of the recipe's learning rate; from a body: the recipe's rate and at least 8,000; from
+    From a trained detector: 12 passes, a 1x schedule's, but at least 4,000 pictures shown, at half
+    the recipe's learning rate; from a body: the recipe's rate and at least 8,000; from
     random values: 36 passes and at least 12,000. The rate follows the batch size by the linear
     rule (https://arxiv.org/abs/1706.02677); the warm-up takes a twentieth of the steps, 10 to 500.
 

@@ -12,13 +12,13 @@ def test_a_large_data_set_gets_12_passes():
     found = plan(10_000, 16, DETECTOR, base_lr=0.02, base_batch=16)
     assert (found.steps, found.passes) == (7500, 12)
     assert (found.warmup, found.eval_period) == (375, 1500)
-    assert found.lr == pytest.approx(0.005)
+    assert found.lr == pytest.approx(0.01)
 
 
 def test_a_small_one_as_many_as_show_4000_pictures():
     found = plan(100, 4, DETECTOR, base_lr=0.02, base_batch=16)
     assert (found.steps, found.passes, found.warmup) == (1000, 40, 50)
-    assert found.lr == pytest.approx(0.02 / 4 / 4)
+    assert found.lr == pytest.approx(0.02 / 4 / 2)
 
 
 def test_without_a_detector_it_takes_longer():
