@@ -56,7 +56,7 @@ def folder(tmp_path, tiny_run) -> Path:
     (tmp_path / "pictures").mkdir()
     for name in ("picture.jpg", "pictures/one.jpg", "pictures/two.png"):
         Image.fromarray(pixels).save(tmp_path / name)
-    (tmp_path / "my_regnet.yaml").write_text("depth: 5\nw_0: 8\nw_a: 16\nw_m: 2\ngroup_width: 8\n")
+    (tmp_path / "my_regnet.yaml").write_text("depth: 6\nw_0: 8\nw_a: 8\nw_m: 2\ngroup_width: 8\n")
     return tmp_path
 
 

@@ -5,11 +5,13 @@ See docs/CONVERTING.md.
 """
 
 import sys
-from functools import partial
 
 from d2_regnet.checkpoint import command
 
-main = partial(command.main, __doc__)
+
+def main(argv: list[str] | None = None) -> int:
+    return command.main(__doc__, argv=argv)
+
 
 if __name__ == "__main__":
     sys.exit(main())

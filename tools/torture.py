@@ -33,7 +33,9 @@ _EXIT_CODES = "Exit codes: 0, all as promised; 1, something was not; 2, bad inpu
 
 
 def argument_parser() -> ToolParser:
-    parser = ToolParser(__doc__, _EXAMPLES, exit_codes=_EXIT_CODES)
+    parser = ToolParser(
+        __doc__, _EXAMPLES, exit_codes=_EXIT_CODES, dry_run="say what would be run and written"
+    )
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--share", type=float, default=1, help="of all faults (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the random ones (%(default)s)")
@@ -71,6 +73,10 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError("--share is above 0 and at most 1")
         if args.report and not os.path.isfile(args.report):
             raise FileNotFoundError(f"--report: there is no {args.report}")
+    if args.dry_run:
+        parts = ", ".join(args.only or PARTS)
+        print(f"Would do {args.share:.0%} of {parts}, and write {args.report or 'no document'}")
+        return 0
     bad = 0
     passing = contextlib.nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory()
     with failure(args.verbose), passing as folder:

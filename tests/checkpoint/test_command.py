@@ -35,3 +35,14 @@ def test_verbose_errors_keep_their_traceback(tmp_path, capsys):
         main("", argv=[str(tmp_path / "absent"), str(tmp_path / "out.pth"), "--verbose"])
     err = capsys.readouterr().err
     assert "Traceback" in err and err.splitlines()[-1].startswith("error: ")
+
+
+def test_a_dry_run_checks_and_writes_nothing(timm_file, tmp_path, capsys):
+    dst = tmp_path / "out.pth"
+    assert main("", argv=[str(timm_file.path), str(dst), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "RegNetY-200MF from timm" in out and "Dry run: nothing was written" in out
+    assert not dst.exists()
+    with pytest.raises(SystemExit) as exit:
+        main("", argv=[str(timm_file.path), str(dst), "--dry-run", "--source", "pycls"])
+    assert exit.value.code == 2

@@ -171,3 +171,12 @@ def test_one_file_of_several_data_sets(tool, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         tool.main(["--config-file", str(config), "--fix-to", str(tmp_path / "new.json")])
     assert "choose one --dataset of shapes_train, shapes_val" in capsys.readouterr().err
+
+
+def test_dry_run_says_what_it_would_write(tool, dataset, capsys):
+    path, folder, _ = dataset
+    new = path.with_name("new.json")
+    arguments = ["--json", str(path), "--images", str(folder), "--fix-to", str(new), "--dry-run"]
+    assert tool.main(arguments) == 1
+    assert f"Would write {new}: 2 images, 1 annotations" in capsys.readouterr().out
+    assert not new.exists()

@@ -170,3 +170,10 @@ def test_stops_goes_on_and_finishes(demo, tmp_path):
     code, out, _ = finish(demo("--seed=4", "--steps=1", "--restart"))
     assert code == 0 and "Going on" not in out
     assert json.loads((folder / "summary.json").read_text())["seed"] == 4
+
+
+def test_dry_run_says_what_it_would_do(tool, tmp_path, capsys):
+    tool.main([f"--output={tmp_path / 'out'}", "--steps=8", "--dry-run"])
+    out = capsys.readouterr().out
+    assert "Would train in" in out and "8 steps of 4" in out
+    assert not (tmp_path / "out").exists()

@@ -14,7 +14,7 @@ from d2_regnet.design import study
 from d2_regnet.engine import load_config
 from d2_regnet.engine.command import main as train
 
-TINY = "depth: 4\nw_0: 8\nw_a: 16\nw_m: 2\ngroup_width: 8\n"
+TINY = "depth: 6\nw_0: 8\nw_a: 8\nw_m: 2\ngroup_width: 8\n"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def design(tool, tmp_path, monkeypatch, capsys):
 
 def test_describe(design, tmp_path):
     out = design("describe", "regnetx_3.2gf", "tiny.yaml", "--picture", "w.png", "--size", "64")
-    assert "RegNetX-3.2GF: RegNetX, depth 25" in out and "tiny: RegNetX, depth 4" in out
+    assert "RegNetX-3.2GF: RegNetX, depth 25" in out and "tiny: RegNetX, depth 6" in out
     assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
     facts = json.loads(design("describe", "RegNetY-400MF", "--json"))
     assert facts["RegNetY-400MF"]["total"]["params"] == 4344144
@@ -136,7 +136,7 @@ def test_an_arch_of_ones_own_is_trained(design, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     config = yaml.unsafe_load((tmp_path / "out/config.yaml").read_text())
     # What was trained is in the run, whatever becomes of the file.
-    assert config["model"]["backbone"]["bottom_up"]["arch"]["w_a"] == 16
+    assert config["model"]["backbone"]["bottom_up"]["arch"]["w_a"] == 8
     assert json.loads((tmp_path / "out/metrics.json").read_text().splitlines()[0])["total_loss"] > 0
     assert (tmp_path / "out/model_final.pth").is_file()
 

@@ -179,3 +179,12 @@ def test_bad_input(report, tmp_path, capsys, arguments, said):
     assert line.startswith("error: ")
     assert said in line
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_dry_run_reads_and_writes_nothing(report, tmp_path, capsys):
+    folder = write_run(tmp_path / "steady", **RUNS["steady"])
+    before = sorted(folder.rglob("*"))
+    assert report(folder, "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "steady: 20 steps" in out and f"Would write the report to {folder / 'report'}" in out
+    assert sorted(folder.rglob("*")) == before
