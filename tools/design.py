@@ -227,7 +227,12 @@ def compare(args) -> None:
 
 
 def titles(plan: study.Plan) -> dict[str, str]:
-    return {space: space.replace("anynet_", "AnyNet_").replace("_", " ") for space in plan.spaces}
+    """The paper's names."""
+    regnets = {"regnet": f"RegNet{plan.family}", "constrained": f"RegNet{plan.family}, constrained"}
+    return {
+        space: regnets.get(space, f"AnyNet{plan.family}_{space[-1].upper()}")
+        for space in plan.spaces
+    }
 
 
 def check_folder(folder: Path) -> None:
