@@ -9,6 +9,7 @@ import torch
 from detectron2.export import TracingAdapter
 from detectron2.layers import move_device_like, shapes_to_tensor
 from detectron2.modeling import detector_postprocess
+from detectron2.modeling.meta_arch import RetinaNet
 from torch import nn
 
 from d2_regnet.export.resizing import ShortestEdge, resize
@@ -44,8 +45,10 @@ def traceable(
 
 def _detected(model, x, size):
     height, width = size.unbind()
-    if not hasattr(model, "roi_heads"):
-        found = model([{"image": x, "height": height, "width": width}])[0]["instances"]
+    if isinstance(model, RetinaNet):
+        # Not model(...), by which an OptimizedRetinaNet asks its optimized copy.
+        inputs = [{"image": x, "height": height, "width": width}]
+        found = RetinaNet.forward(model, inputs)[0]["instances"]
         return found.pred_boxes.tensor, found.scores, found.pred_classes
     found = model.inference([{"image": x}], do_postprocess=False)[0]
     has_masks = found.has("pred_masks")

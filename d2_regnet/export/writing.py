@@ -21,6 +21,7 @@ from d2_regnet.export.graph import traceable
 from d2_regnet.export.resizing import ShortestEdge
 from d2_regnet.files import whole_file
 from d2_regnet.modeling.deform import ModulatedDeformConv
+from d2_regnet.modeling.pooler import ChannelsLastPooler
 from d2_regnet.optimize import fold_norms
 from d2_regnet.predict import Predictor
 
@@ -185,6 +186,11 @@ def _check_model(model: nn.Module) -> None:
         raise ValueError(
             f"{type(model).__name__}{' with keypoints' if keypoints else ''} cannot be exported: "
             "RetinaNet and Faster, Mask and Cascade R-CNN can"
+        )
+    if any(isinstance(m, ChannelsLastPooler) or "forward" in vars(m) for m in model.modules()):
+        raise ValueError(
+            "a model of optimize_for_inference computes in ways that cannot be exported: give the "
+            "predictor no dtype"
         )
 
 

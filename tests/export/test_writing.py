@@ -18,6 +18,7 @@ from d2_regnet.checkpoint import convert
 from d2_regnet.data.shapes import CLASSES
 from d2_regnet.export import Export, agrees, check, load, set_limits
 from d2_regnet.export.writing import limits, shortest_edge
+from d2_regnet.optimize import optimize_for_inference
 from d2_regnet.predict import Predictor
 
 KINDS = ["retinanet", "faster_rcnn", "mask_rcnn", "cascade_mask_rcnn"]
@@ -215,6 +216,18 @@ def test_bad_arguments(predictor_of, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match=r"pip install 'd2_regnet\[export\]'"):
         Export(predictor, "onnx")
+
+
+@pytest.mark.parametrize("kind", ["mask_rcnn", "retinanet"])
+def test_an_optimized_model_is_refused(predictor_of, monkeypatch, kind):
+    predictor = predictor_of(kind)
+    wide = torch.nn.Conv2d(256, 256, 3, padding=1)  # RetinaNet's, as wide as a published row's
+    if kind == "retinanet":
+        monkeypatch.setattr(predictor.model.head, "wide", wide, raising=False)
+    optimized = optimize_for_inference(predictor.model)
+    monkeypatch.setattr(predictor, "model", optimized)
+    with pytest.raises(ValueError, match="optimize_for_inference .* give the predictor no dtype"):
+        Export(predictor, "torchscript")
 
 
 def test_only_resizing_that_the_file_can_do():
