@@ -37,7 +37,8 @@ class ToolParser(argparse.ArgumentParser):
             dry_run: adds `--dry-run` with this help.
             **kwargs: ArgumentParser's.
         """
-        epilog = f"Examples:\n\n{examples.strip()}\n\n{exit_codes}" if examples else exit_codes
+        shown = examples.strip("\n")
+        epilog = f"Examples:\n\n{shown}\n\n{exit_codes}" if examples else exit_codes
         kwargs = {"formatter_class": argparse.RawDescriptionHelpFormatter} | kwargs
         super().__init__(description=description, epilog=epilog, **kwargs)
         self.add_argument(

@@ -2,8 +2,6 @@
 
 import importlib.util
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -60,13 +58,3 @@ def test_an_unknown_flag_is_bad_input_in_one_line(tool, capsys):
     code, out, err = ends(tool, ["--no-such-flag"], capsys)
     assert (code, out) == (2, "")
     assert err.startswith("error: ") and err.count("\n") == 1
-
-
-def test_a_tool_is_quiet_about_detectron2s_own_deprecations(root):
-    """From a shell, where nothing has been imported yet."""
-    done = subprocess.run(
-        [sys.executable, str(root / "tools" / "convert_checkpoint.py"), "nowhere.pth", "x.pth"],
-        capture_output=True, text=True, cwd=root,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
