@@ -2,6 +2,7 @@
 """Times bodies, detectors, training steps, data loading and evaluation beside their alternatives;
 see docs/PERFORMANCE.md."""
 
+import inspect
 import logging
 import os
 import sys
@@ -29,6 +30,14 @@ The memory of every row:
     $ %(prog)s memory --rows all --json memory.json
 """
 
+_COMMANDS = {
+    "body": body.measure,
+    "detector": detector.measure,
+    "train": train.measure,
+    "memory": train.memory,
+    "data": data.measure,
+    "evaluate": evaluate.measure,
+}
 # A median of fewer than five runs, of which the first fills caches, says little.
 _LEAST = {"rounds": 5, "discard": 1, "batch": 1, "threads": 1, "pictures": 1}
 
@@ -126,6 +135,10 @@ def check(args) -> None:
             raise ValueError(f"--{option.replace('_', '-')} is for --device cuda")
     if "float16" in getattr(args, "dtypes", ()) and args.device == "cpu":
         raise ValueError("--dtypes float16 is for --device cuda; CPUs have bfloat16")
+    if getattr(args, "train", False) and (args.compile or args.dtypes != ["float32"]):
+        raise ValueError(
+            "--train goes with neither --dtypes nor --compile, which are for inference"
+        )
     if args.command in ("data", "evaluate") and args.device != "cpu":
         raise ValueError(f"{args.command} runs on the CPU alone")
     for path in filter(None, (args.json, getattr(args, "plot", None))):
@@ -139,48 +152,21 @@ def plan(args) -> tuple[dict, list[str]]:
     if args.command == "body":
         return body.plan(args.archs, peers)
     if args.command == "evaluate":
-        return {f"{args.pictures} pictures": peers}, []
+        return {args.pictures: peers}, []
     return dict.fromkeys(detectors.rows(args.rows), peers), []
 
 
-def run(args, group: str, peers: list[str], records) -> list[dict]:
-    options = {
-        key: value
-        for key, value in vars(args).items()
-        if key
-        not in (
-            "command",
-            "verbose",
-            "dry_run",
-            "json",
-            "plot",
-            "threads",
-            "peers",
-            "archs",
-            "rows",
-            "dataset",
-            "annotations",
-            "images",
-        )
-    }
-    if args.command == "data":
-        return data.measure(group, peers, records, rounds=args.rounds, discard=args.discard)
-    if args.command == "evaluate":
-        return evaluate.measure(
-            peers, pictures=args.pictures, rounds=args.rounds, discard=args.discard
-        )
-    function = {
-        "body": body.measure,
-        "detector": detector.measure,
-        "train": train.measure,
-        "memory": train.memory,
-    }[args.command]
-    return function(group, peers, **options | {"size": tuple(args.size)})
+def run(args, group, peers: list[str], records) -> list[dict]:
+    """The results of one comparison, by the function of the command."""
+    function = _COMMANDS[args.command]
+    known = vars(args) | {"records": records, "size": tuple(getattr(args, "size", ()))}
+    _, *wanted = inspect.signature(function).parameters
+    options = {key: value for key, value in known.items() if key in wanted}
+    return function(group, **options | {"peers": peers})
 
 
 def main(argv: list[str] | None = None) -> int:
     args = argument_parser().parse_args(argv)
-    logging.disable(logging.WARNING)
     with bad_input(args.verbose):
         check(args)
         groups, skipped = plan(args)
@@ -227,4 +213,5 @@ def measure(args, groups: dict, skipped: list[str], records) -> None:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.WARNING)
     sys.exit(main())

@@ -19,7 +19,7 @@ PEERS = {"ours": None, "detectron2": DatasetMapper}
 
 
 def measure(
-    row: str, peers: list[str], records: list[dict], *, rounds: int, discard: int
+    row: str, peers: list[str], *, records: list[dict], rounds: int, discard: int
 ) -> list[dict]:
     """Times the mapping of all records for training, and for evaluation.
 

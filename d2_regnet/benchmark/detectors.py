@@ -96,17 +96,18 @@ def load(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
 def _spread_scores(model: nn.Module, size: tuple[int, int]) -> None:
     retinanet = isinstance(model, RetinaNet)
     layers = [model.head.cls_score] if retinanet else _predictors(model)
-    for layer in layers:
+    spreads = {layer: [] for layer in layers}
+    hooks = [
         layer.register_forward_hook(
-            lambda layer, args, output: spreads.append((layer, output.std().item()))
+            lambda layer, args, output: spreads[layer].append(output.std().item())
         )
-    spreads = []
+        for layer in layers
+    ]
     model(pictures(1, size))
-    for layer in layers:
-        found = [spread for own, spread in spreads if own is layer]
-        wanted = _SPREAD["sigmoid" if retinanet else "softmax"]
-        layer.weight.mul_(wanted / max(*found, 1e-6))
-        layer._forward_hooks.clear()
+    for hook in hooks:
+        hook.remove()
+    for layer, found in spreads.items():
+        layer.weight.mul_(_SPREAD["sigmoid" if retinanet else "softmax"] / max(*found, 1e-6))
 
 
 def _predictors(model: nn.Module) -> list[nn.Module]:

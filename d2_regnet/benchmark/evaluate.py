@@ -27,7 +27,7 @@ _FOUND = 20
 _NAME = "d2_regnet_benchmark"
 
 
-def measure(peers: list[str], *, pictures: int, rounds: int, discard: int) -> list[dict]:
+def measure(pictures: int, peers: list[str], *, rounds: int, discard: int) -> list[dict]:
     """Times `evaluate()` on boxes and masks, from gathered predictions to AP.
 
     `difference` is the largest of all metrics', in points of AP, from Detectron2's.

@@ -102,7 +102,7 @@ def _loaded(row, peer, state, device):
 def _loss(model, inputs) -> float:
     torch.manual_seed(0)  # anchors and proposals are drawn
     with EventStorage():
-        return float(sum(model(inputs).values()))
+        return float(sum(model(inputs).values()).detach())
 
 
 def _step(model, inputs, amp, device):

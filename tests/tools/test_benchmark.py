@@ -143,6 +143,7 @@ def test_dry_run_runs_nothing(tool, tmp_path, capsys, command, shared):
         (["body", "--discard", "0"], "--discard must be at least 1"),
         (["body", "--size", "32", "64"], "--size must be at least 64 64"),
         (["body", "--dtypes", "float16"], "CPUs have bfloat16"),
+        (["body", "--train", "--compile"], "which are for inference"),
         (["body", "--peers", "keras"], "invalid choice: 'keras'"),
         (["body", "--json", "nowhere/a.json"], "there is no folder nowhere"),
         (["detector", "--rows", "mask_rcnn_regnetx_9gf_fpn_1x"], "unknown row"),
