@@ -13,8 +13,8 @@ from d2_regnet.engine import checkpointer
 from .results import Result, Scale
 from .trainings import config, final, finish, same, start, steps_done
 
-_TIMES = 24
-_WRITES = 24
+_TIMES = 16
+_WRITES = 16
 _EACH = 4  # kills of one training before it may end
 
 

@@ -133,7 +133,7 @@ def yacs(data, tmp_path, monkeypatch):
         cfg.OUTPUT_DIR = str(tmp_path / name)
         cfg.MODEL.DEVICE, cfg.DATASETS.TEST, cfg.SEED = "cpu", (), 3
         cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD = steps, 3
-        cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = (6,), 5
+        cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = (6,), 3
         cfg.SOLVER.CLIP_GRADIENTS.update(ENABLED=True, FULL_MODEL=True, CLIP_TYPE="norm")
         cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = (40, 80), "range"
         cfg.DATALOADER.NUM_WORKERS = workers
@@ -182,7 +182,7 @@ def test_a_run_of_detectron2s_default_trainer_is_gone_on_with(yacs):
     assert seen["start"] == 4
     assert_same(seen["optimizer"], former.optimizer.state_dict()["state"])
     assert_same(dict(seen["weights"]), dict(former.model.state_dict()))
-    # The step after the warm-up's fifth, at the full rate.
+    # After the warm-up, before the drop.
     assert seen["rate"] == [pytest.approx(0.01)] * len(seen["rate"])
 
 
