@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter
 
 from d2_regnet.report.charts import COLOURS
 
@@ -19,10 +19,10 @@ def draw(results: Sequence[dict], title: str) -> bytes:
         title: above both.
     """
     panels = [("gflops", "GFLOPs of a picture (multiply-adds)")]
-    if any(result.get("ap") for result in results):
+    if len({result["ap"] for result in results if result.get("ap")}) > 1:
         panels.append(("ap", "box AP on COCO val2017, published"))
     figure = Figure(figsize=(6.4 * len(panels), 4.6), dpi=130, layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, fontsize="medium")
     peers = [*dict.fromkeys(_series(result) for result in results)]
     for axes, (key, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         for number, peer in enumerate(peers):
@@ -42,10 +42,10 @@ def draw(results: Sequence[dict], title: str) -> bytes:
         axes.set_yscale("log")
         if key == "gflops":
             axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(FuncFormatter(_short))
+        axes.yaxis.set_minor_formatter(FuncFormatter(_short))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.set_minor_formatter(NullFormatter())
-        axes.yaxis.set_minor_formatter(FuncFormatter(_short))
         axes.margins(x=0.12, y=0.12)
         axes.set_xlabel(label)
         axes.set_ylabel("pictures a second (up is better)")
@@ -57,8 +57,10 @@ def draw(results: Sequence[dict], title: str) -> bytes:
 
 
 def _series(result: dict) -> str:
-    name = result.get("arch") or ""
-    return "EfficientNet (torchvision)" if name.startswith("efficientnet") else result["peer"]
+    kind = (result.get("arch") or "").partition("-")[0]
+    if kind.startswith("efficientnet"):
+        return "EfficientNet, torchvision"
+    return f"{kind}, {result['peer']}" if kind else result["peer"]
 
 
 def _short(value: float, _) -> str:
@@ -81,8 +83,9 @@ def _name_the_fastest(axes, results, key) -> None:
         axes.annotate(
             name.removeprefix("RegNet").replace("efficientnet_", ""),
             (each[key], each["pictures_per_second"]),
-            (0, 6),
+            (0, -8 if "RegNetY" in name else 8),
             textcoords="offset points",
             fontsize="x-small",
             ha="center",
+            va="center",
         )

@@ -66,8 +66,10 @@ def take_turns(
 
 
 def compared(results: list[dict], key: str = "seconds", reference: str = "detectron2") -> None:
-    """Adds `ratio` to the results of one comparison: their `key` over that of the reference peer,
-    or of the last one where it did not take part."""
+    """Adds `ratio` to the results of one comparison, if there are two: their `key` over that of the
+    reference peer, or of the last one where it did not take part."""
+    if len(results) < 2:
+        return
     by_peer = {result["peer"]: result for result in results}
     base = by_peer.get(reference, results[-1])[key]
     for result in results:

@@ -45,7 +45,7 @@ def test_about():
 
 
 def test_picture():
-    for results, panels in ((RESULTS, 2), (RESULTS[1:], 1)):
+    for results, panels in ((RESULTS, 1), ([*RESULTS, RESULTS[0] | {"ap": 40.0}], 2)):
         with Image.open(io.BytesIO(draw(results, "a title"))) as image:
             assert image.width == panels * 6.4 * 130
             assert len(image.convert("L").getcolors(256)) > 10

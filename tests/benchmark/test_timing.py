@@ -44,3 +44,6 @@ def test_ratios():
     others = [{"peer": "ours", "bytes": 3}, {"peer": "unfused", "bytes": 12}]
     compared(others, "bytes")
     assert [result["ratio"] for result in others] == [0.25, 1.0]
+    alone = [{"peer": "ours", "seconds": 1.0}]
+    compared(alone)
+    assert "ratio" not in alone[0]
