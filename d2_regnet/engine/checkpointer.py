@@ -68,11 +68,12 @@ def damage(path: str | os.PathLike) -> str:
             with zipfile.ZipFile(path) as archive:
                 if (entry := archive.testzip()) is not None:
                     return f"{path} is damaged: the checksum of {entry} is wrong"
+    except Exception as error:  # a damaged zip file can raise anything
+        return f"{path} is damaged: {type(error).__name__}: {error}"
+    try:
         read_checkpoint(path)
     except (FileNotFoundError, ValueError) as error:
         return str(error)  # it names the file
-    except Exception as error:  # a damaged zip file can raise anything
-        return f"{path} is damaged: {type(error).__name__}: {error}"
     return ""
 
 
