@@ -47,6 +47,12 @@ def _once(cfg, signum, step: int, expected: dict) -> Result:
     )
 
 
+def _wait_for_words(child, words: str) -> None:
+    end = time.monotonic() + 60
+    while words not in child.printed() and time.monotonic() < end:
+        time.sleep(0.02)
+
+
 class _Slow(HookBase):
     """Makes each step take a minute, so that the first signal cannot be what ends it."""
 
@@ -62,7 +68,7 @@ def _twice(cfg, signum) -> Result:
     wait_for_step(child, cfg, 1)
     time.sleep(0.3)
     os.kill(child.pid, signum)
-    time.sleep(0.3)
+    _wait_for_words(child, "once more: at once")  # two at a time would be one
     began = time.monotonic()
     os.kill(child.pid, signum)
     code = child.wait()
@@ -82,9 +88,7 @@ def _in_evaluation(scale) -> Result:
     )
     child = start(cfg, before=_slow_evaluation)
     wait_for_step(child, cfg, 4)
-    end = time.monotonic() + 60
-    while "evaluating" not in child.printed() and time.monotonic() < end:
-        time.sleep(0.02)
+    _wait_for_words(child, "evaluating")
     began = time.monotonic()
     os.kill(child.pid, signal.SIGTERM)
     code = child.wait()
