@@ -134,9 +134,19 @@ def _join_torchrun(main: Callable, args, device: str) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=engine.DEFAULT_TIMEOUT)
     comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    _agree_on_restarts(args)
     record(main)(args)  # tells torchrun of an error
     # Not after an error: it could wait for processes that wait for this one.
     dist.destroy_process_group()
+
+
+def _agree_on_restarts(args) -> None:
+    """Makes it known to all processes where some have been started again: an agent of torchrun
+    does not count the starts that the failure of another machine brings about."""
+    name = "TORCHELASTIC_RESTART_COUNT"
+    os.environ[name] = str(max(comm.all_gather(int(os.environ.get(name, 0)))))
+    if restarted():
+        args.resume = True
 
 
 def _start_processes(main: Callable, args, device: str) -> None:
