@@ -16,13 +16,13 @@ def draw(results: Sequence[dict], title: str) -> bytes:
 
     Args:
         results: with `peer`, `gflops`, `pictures_per_second`, `ap` (or None), `arch` or `row`.
-        title: above both.
+        title: above both; a new line begins at each semicolon.
     """
     panels = [("gflops", "GFLOPs of a picture (multiply-adds)")]
     if len({result["ap"] for result in results if result.get("ap")}) > 1:
         panels.append(("ap", "box AP on COCO val2017, published"))
     figure = Figure(figsize=(6.4 * len(panels), 4.6), dpi=130, layout="constrained")
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(title.replace("; ", "\n"), fontsize="medium")
     peers = [*dict.fromkeys(_series(result) for result in results)]
     for axes, (key, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         for number, peer in enumerate(peers):
