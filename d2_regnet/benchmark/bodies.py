@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model, list_models
 
-from d2_regnet.archs import arch_name, get_arch
+from d2_regnet.archs import arch_name, get_arch, list_archs
 from d2_regnet.checkpoint import timm as timm_source
 from d2_regnet.checkpoint import torchvision as torchvision_source
 from d2_regnet.modeling import build_regnet
@@ -35,7 +35,7 @@ def spelled(arch: str) -> str:
 
 
 def name_in(library: str, arch: str) -> str | None:
-    """What torchvision or timm calls an arch; None where it has none of that size.
+    """What torchvision or timm calls an arch; None where it has none of that shape.
 
     Raises:
         ValueError: the library is not installed.
@@ -53,7 +53,8 @@ def name_in(library: str, arch: str) -> str | None:
         return name if name in timm.list_models("regnet[xy]_*") else None
     number = size.removesuffix(".0").replace(".", "_")
     name = f"regnet_{kind}_{number}{unit}".lower()
-    return name if name in list_models(include="regnet*") else None
+    is_wider = f"{arch}-torchvision" in list_archs(others=True)
+    return name if name in list_models(include="regnet*") and not is_wider else None
 
 
 def build(peer: str, arch: str) -> nn.Module:

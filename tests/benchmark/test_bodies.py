@@ -17,8 +17,8 @@ from d2_regnet.benchmark.bodies import (
 
 def test_names():
     assert name_in("torchvision", "RegNetX-3.2GF") == "regnet_x_3_2gf"
-    assert name_in("torchvision", "RegNetY-8.0GF") == "regnet_y_8gf"
-    assert name_in("torchvision", "RegNetX-400MF") == "regnet_x_400mf"
+    assert name_in("torchvision", "RegNetX-8.0GF") == "regnet_x_8gf"
+    assert name_in("torchvision", "RegNetX-400MF") is None  # its last stage is wider
     assert name_in("torchvision", "RegNetX-12GF") is None
     assert name_in("timm", "RegNetX-3.2GF") == "regnetx_032"
     assert name_in("timm", "RegNetY-400MF") == "regnety_004"
@@ -30,7 +30,7 @@ def test_names():
         spelled("efficientnet_b9")
 
 
-@pytest.mark.parametrize("arch", ["RegNetX-200MF", "RegNetY-400MF"])
+@pytest.mark.parametrize("arch", ["RegNetX-200MF", "RegNetX-800MF", "RegNetY-400MF"])
 def test_peers_answer_alike(arch):
     torch.manual_seed(0)
     picture = torch.randn(1, 3, 64, 96)
