@@ -23,6 +23,10 @@ from d2_regnet.checkpoint import mmdet
 SMALL = {
     "make": ["--dry-run"],
     "pip install": ["--dry-run", "--no-deps", "--no-build-isolation", "--no-index"],
+    # In the place of the published weights, those of `write_published`.
+    "python tools/predict.py": ["--device cpu --weights mask_rcnn.pth"],
+    "python tools/finetune.py": ["--dry-run --weights mask_rcnn.pth"],
+    "python tools/export.py": ["--dry-run --weights mask_rcnn.pth"],
     "python tools/lazyconfig_train_net.py": [
         "train.device=cpu",
         "dataloader.test.mapper.augmentations.0.short_edge_length=64",
@@ -67,7 +71,9 @@ def write_published(folder: Path) -> None:
     torch.save({"model_state": body | head}, folder / "RegNetX-400MF_dds_8gpu.pyth")
 
     detector = model_zoo.get_config("mask_rcnn_regnetx_400mf_fpn_3x").model
-    state = mmdet.from_detectron2(instantiate(detector).state_dict())
+    model = instantiate(detector).state_dict()
+    torch.save({"model": model}, folder / "mask_rcnn.pth")
+    state = mmdet.from_detectron2(model)
     torch.save({"state_dict": state, "meta": {}}, folder / "mask_rcnn_regnetx-400MF.pth")
 
     detector = model_zoo.get_config("mask_rcnn_regnetx_4.0gf_fpn_lsj_100ep").model
@@ -83,7 +89,13 @@ def folder(root, tmp_path, monkeypatch) -> Path:
         (tmp_path / name).symlink_to(root / name)
     write_coco(tmp_path / "datasets/coco")
     write_published(tmp_path)
-    Image.new("RGB", (96, 64), "gray").save(tmp_path / "input.jpg")
+    (tmp_path / "photos").mkdir()
+    for name in ("input.jpg", "photos/1.jpg"):
+        Image.new("RGB", (96, 64), "gray").save(tmp_path / name)
+    for split in ("train", "val"):
+        (tmp_path / split).symlink_to(f"datasets/coco/{split}2017")
+        annotations = f"datasets/coco/annotations/instances_{split}2017.json"
+        (tmp_path / f"{split}.json").symlink_to(annotations)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
@@ -121,6 +133,7 @@ def test_every_command_and_snippet_runs(root, folder):
     assert {language for language, _ in found} == {"bash", "python"}
     for language, code in found:
         {"bash": run_bash, "python": run_python}[language](code)
+    assert (folder / "output/predicted/predictions.json").is_file()
     assert (folder / "output/mask_rcnn/model_final.pth").is_file()
     assert (folder / "regnetx_400mf.pth").is_file()
     assert (folder / "mask_rcnn.safetensors").is_file()
