@@ -76,7 +76,9 @@ class StopOnSignal(HookBase):
         if os.getpid() != self._pid:
             return  # a loader worker that inherited the handler; its parent ends it
         self._caught = signum
-        self._restore()
+        for each, previous in self._previous.items():
+            # A shell has what it starts in the background ignore SIGINT.
+            signal.signal(each, signal.SIG_DFL if previous is signal.SIG_IGN else previous)
         logging.getLogger(__name__).warning(
             "%s: stopping after this step (once more: at once)", signal.Signals(signum).name
         )

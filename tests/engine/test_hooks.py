@@ -71,6 +71,25 @@ def test_a_second_signal_stops_at_once(checkpointer, tmp_path):
     assert loop.steps == 1 and not list(tmp_path.iterdir())
 
 
+def test_a_second_signal_counts_where_signals_were_ignored(checkpointer):
+    """As in a shell's background."""
+    seen = []
+
+    class Look(HookBase):
+        def after_step(self):
+            seen.append(signal.getsignal(signal.SIGUSR1))
+
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        loop = Loop()
+        loop.register_hooks([Signal(signal.SIGUSR1, step=0), Look(), StopOnSignal(checkpointer)])
+        with pytest.raises(Interrupted):
+            loop.train(0, 5)
+        assert seen == [signal.SIG_DFL] and signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_signal_stops_what_takes_long_between_steps(checkpointer, tmp_path, step):
     stop = StopOnSignal(checkpointer)
