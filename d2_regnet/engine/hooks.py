@@ -77,8 +77,10 @@ class StopOnSignal(HookBase):
             return  # a loader worker that inherited the handler; its parent ends it
         self._caught = signum
         for each, previous in self._previous.items():
-            # A shell has what it starts in the background ignore SIGINT.
-            signal.signal(each, signal.SIG_DFL if previous is signal.SIG_IGN else previous)
+            if previous is signal.SIG_IGN:  # as a shell has it in its background
+                interrupt = each == signal.SIGINT
+                previous = signal.default_int_handler if interrupt else signal.SIG_DFL
+            signal.signal(each, previous)
         logging.getLogger(__name__).warning(
             "%s: stopping after this step (once more: at once)", signal.Signals(signum).name
         )
