@@ -21,7 +21,7 @@ def run(scale: Scale) -> Iterator[Result]:
     whole = config(scale.folder / "whole_signals")
     finish(whole)
     for signum in _SIGNALS:
-        for number in range(scale.of(4)):
+        for number in range(scale.of(3)):
             name = f"{signum.name}{number}"
             cfg = config(scale.folder / name, f"dataloader.train.num_workers={number % 2}")
             yield _once(cfg, signum, rng.randrange(1, 6), final(whole))
