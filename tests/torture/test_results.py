@@ -40,8 +40,6 @@ def test_every_kind_of_finding_is_tried():
 
 def test_the_document_counts_at_least_200_faults(root):
     count, bad = totals((root / "docs" / "RELIABILITY.md").read_text())
-    if not count:
-        pytest.skip("the tables are empty: fill them with make torture")
     assert count >= 200 and bad == 0
 
 
