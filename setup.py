@@ -51,6 +51,7 @@ setup(
         "safetensors",
         "shapely",  # Detectron2 crops polygons with it: large-scale jitter
         "matplotlib",
+        "tabulate",
         "tqdm",
     ],
     extras_require={

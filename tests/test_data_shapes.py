@@ -254,19 +254,19 @@ def test_made_by_several_at_once(tmp_path, made):
     folder = tmp_path / "cache" / "val"
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: build_shapes(folder, 0, "val", 12), range(4)))
-    assert os.listdir(tmp_path / "cache") == ["val"]
+    assert sorted(os.listdir(tmp_path / "cache")) == ["val", "val.lock"]
     for file in made.iterdir():
         assert (folder / file.name).read_bytes() == file.read_bytes()
 
 
-def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
+def test_a_failure_leaves_no_picture(tmp_path, monkeypatch):
     def fail(image):
         raise OSError("disk full")
 
     monkeypatch.setattr(shapes, "_png", fail)
     with pytest.raises(OSError, match="disk full"):
         build_shapes(tmp_path / "cache" / "val", 0, "val", 2)
-    assert os.listdir(tmp_path / "cache") == []
+    assert os.listdir(tmp_path / "cache") == ["val.lock"]
 
 
 @pytest.mark.parametrize(

@@ -311,7 +311,13 @@ def call(node):
     target = said.get("_target_")
     if target is None:
         return said
-    parameters = inspect.signature(target).parameters.values()
+    # A class may pass its bases' arguments on.
+    functions = (
+        [vars(c)["__init__"] for c in reversed(target.__mro__) if "__init__" in vars(c)]
+        if (inspect.isclass(target))
+        else [target]
+    )
+    parameters = [p for f in functions for p in inspect.signature(f).parameters.values()]
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     return {**defaults, **said}
 
@@ -362,7 +368,7 @@ def test_detectron2_data(pair):
         if isinstance(theirs, dict):
             for each, value in theirs.items():
                 if each == "_target_":
-                    assert ours[each] is value or key in ("train", "mapper"), key
+                    assert ours[each] is value or key in ("train", "mapper", "evaluator"), key
                 elif value is not None or each in ours:
                     compare(ours[each], value, each)
         elif isinstance(theirs, list):

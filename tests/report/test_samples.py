@@ -107,10 +107,10 @@ def test_a_broken_file_of_predictions_is_said(run, text):
 
 def test_an_unknown_data_set_is_said(run):
     write_results(run)
-    run.config["dataloader.test.dataset.names"] = "mine_val"
+    run.config["dataloader.test.dataset.names"] = "nobodys_val"
     samples, note = collect(run)
     assert samples == []
-    assert "'mine_val' is not registered" in note
+    assert "'nobodys_val' is not registered" in note
 
 
 def test_nothing_to_show_is_said(run):
@@ -123,12 +123,12 @@ def test_a_predictor_needs_a_config_a_checkpoint_and_a_data_set(run):
     with pytest.raises(ValueError, match=r"no config\.yaml"):
         Predictor(run, 1)
     cfg = load_config(CONFIG)
-    cfg.dataloader.test.dataset.names = "mine_val"
+    cfg.dataloader.test.dataset.names = "nobodys_val"
     LazyConfig.save(cfg, str(run.folder / "config.yaml"))
     with pytest.raises(ValueError, match="no checkpoint"):
         Predictor(run, 1)
     (run.folder / "last_checkpoint").write_text("model_final.pth")
-    with pytest.raises(ValueError, match="'mine_val' is not registered"):
+    with pytest.raises(ValueError, match="'nobodys_val' is not registered"):
         Predictor(run, 1)
 
 
