@@ -19,7 +19,7 @@ def saved_bytes(forward: Callable[[], object], parameters: Iterable[torch.Tensor
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # a node that kept its own output would never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         graph = forward()  # as long as it lives, no address is used twice

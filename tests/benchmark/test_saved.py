@@ -1,5 +1,8 @@
 """Saved bytes of operations whose needs are known."""
 
+import gc
+import weakref
+
 import torch
 from torch import nn
 
@@ -21,3 +24,16 @@ def test_parameters_are_not_counted():
     x = torch.randn(4, 8, requires_grad=True)
     assert saved_bytes(lambda: layer(x), layer.parameters()) == 4 * 8 * 4
     assert saved_bytes(lambda: layer(x)) == 4 * 8 * 4 + 8 * 2 * 4
+
+
+def test_nothing_stays_alive():
+    outputs = []
+
+    def forward():
+        output = torch.ones(3, requires_grad=True).sigmoid()  # of which the node keeps its output
+        outputs.append(weakref.ref(output))
+        return output
+
+    assert saved_bytes(forward) == 12
+    gc.collect()
+    assert outputs[0]() is None
