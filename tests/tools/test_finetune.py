@@ -62,8 +62,10 @@ def test_bad_input_is_one_line(tool, shapes, tiny_run, tmp_path, capsys, changes
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_third_of_the_steps_beats_random_values(root, tmp_path):
-    """On three of the six shapes, of another seed: 100 steps from the demo's detector, which saw all
-    six, against 300."""
+    """On three of the six shapes, of another seed: 100 steps from the demo's detector against 300.
+
+    The demo's knows all six.
+    """
 
     def run(script, *line):
         command = [sys.executable, "-W", "ignore", str(root / "tools" / script), *map(str, line)]
