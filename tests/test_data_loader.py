@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import random
+import signal
 import subprocess
 from itertools import islice
 
@@ -215,3 +216,27 @@ def test_workers_outlast_a_signal_to_all_but_obey_their_parent(records):
     worker.terminate()
     worker.join(10)
     assert worker.exitcode == 0
+
+
+class Unblocking:
+    """A mapper that unblocks SIGTERM, as multiprocessing's resource tracker does when it starts."""
+
+    def __init__(self, mapper):
+        self._mapper = mapper
+
+    def __call__(self, record):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        return self._mapper(record)
+
+
+def test_workers_outlast_a_signal_that_was_unblocked(records):
+    loader = build_train_loader(
+        records, mapper=Unblocking(mapper()), total_batch_size=4, num_workers=1
+    )
+    batches = iter(loader)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    for _ in range(3):
+        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+        next(batches)
+    assert worker.is_alive()

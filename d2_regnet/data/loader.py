@@ -105,8 +105,13 @@ def _outlast_signals(worker: int) -> None:
     still needs its workers; they end when it does, or when it tells them to."""
     for signum in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(signum, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.signal(signal.SIGTERM, _block_termination)  # for code that unblocks it again
+    _block_termination()
     threading.Thread(target=_obey_parent, daemon=True).start()
+
+
+def _block_termination(*_) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
 def _obey_parent() -> None:
