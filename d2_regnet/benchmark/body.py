@@ -96,14 +96,7 @@ def measure(
     timings = take_turns(runs, rounds=rounds, discard=discard, device=device, title=arch)
     flops = multiply_adds(arch, size) * (3 if train else 1)
     for name, timing in timings.items():
-        results[name] |= {
-            "seconds": timing.median,
-            "spread": timing.spread,
-            "pictures_per_second": batch / timing.median,
-            "gflops": flops / 1e9,
-            "gflops_per_second": batch * flops / timing.median / 1e9,
-            "ap": published_ap(arch),
-        }
+        results[name] |= timing.figures(batch, flops) | {"ap": published_ap(arch)}
     compared([*results.values()])
     return [*results.values()]
 

@@ -58,13 +58,8 @@ def measure(
             results[name] |= {"difference": difference, "same": same}
     timings = take_turns(runs, rounds=rounds, discard=discard, device=device, title=row)
     for name, timing in timings.items():
-        results[name] |= {
-            "seconds": timing.median,
-            "spread": timing.spread,
-            "pictures_per_second": batch / timing.median,
-            "gflops": flops / 1e9,
-            "gflops_per_second": batch * flops / timing.median / 1e9,
-            "ap": model_zoo.rows().get(row, {}).get("box_ap"),
+        results[name] |= timing.figures(batch, flops) | {
+            "ap": model_zoo.rows().get(row, {}).get("box_ap")
         }
     compared([*results.values()])
     return [*results.values()]

@@ -32,6 +32,23 @@ class Timing:
         first, _, third = statistics.quantiles(self.seconds, n=4, method="inclusive")
         return (third - first) / self.median
 
+    def figures(self, batch: int, flops: float | None = None) -> dict[str, float]:
+        """The part of a result that follows from the times.
+
+        Args:
+            batch: pictures in a run.
+            flops: multiply-adds of a picture; None where they are not counted.
+        """
+        found = {
+            "seconds": self.median,
+            "spread": self.spread,
+            "pictures_per_second": batch / self.median,
+        }
+        if flops is not None:
+            found["gflops"] = flops / 1e9
+            found["gflops_per_second"] = batch * flops / self.median / 1e9
+        return found
+
 
 def take_turns(
     runs: Mapping[str, Callable[[], object]],

@@ -40,11 +40,7 @@ def measure(
         runs[peer] = _step(model, inputs, amp, device)
     timings = take_turns(runs, rounds=rounds, discard=discard, device=device, title=row)
     for peer, timing in timings.items():
-        results[peer] |= {
-            "seconds": timing.median,
-            "spread": timing.spread,
-            "pictures_per_second": batch / timing.median,
-        }
+        results[peer] |= timing.figures(batch)
     compared([*results.values()])
     return [*results.values()]
 
