@@ -11,7 +11,7 @@ import torch
 
 from d2_regnet.engine.checkpointer import Checkpointer
 
-from .results import Result, Scale
+from .results import Result, Scale, Warnings
 from .trainings import same
 
 _TIMES = 20
@@ -76,7 +76,7 @@ def _write(folder: Path) -> dict[int, dict]:
 def _resumed(fault: str, folder: Path, states: dict, damaged: str) -> Result:
     """Resumes, and compares with what was written."""
     model, trainer = _model(), _Trainer()
-    warnings = _Warnings()
+    warnings = Warnings()
     log = logging.getLogger("d2_regnet.engine.checkpointer")
     log.addHandler(warnings)
     log.propagate, before = False, log.propagate
@@ -101,15 +101,6 @@ def _resumed(fault: str, folder: Path, states: dict, damaged: str) -> Result:
         whole and step == _STEPS[-2] and named,
         f"step {step}, {warnings.texts}",
     )
-
-
-class _Warnings(logging.Handler):
-    def __init__(self):
-        super().__init__(logging.WARNING)
-        self.texts = []
-
-    def emit(self, record):
-        self.texts.append(record.getMessage())
 
 
 def _change(path: Path, change: Callable[[bytearray], bytes]) -> None:

@@ -14,7 +14,7 @@ from d2_regnet.data.checks import KINDS, check_annotations, check_images, cleane
 from d2_regnet.data.loader import build_train_loader
 from d2_regnet.data.mapper import RobustMapper
 
-from .results import Result, Scale
+from .results import Result, Scale, Warnings
 
 _PICTURES = 8
 _SIDES = (48, 32)
@@ -39,7 +39,7 @@ def _picture(folder: Path, fault: str, damage: Callable, readable: bool, rng) ->
     ]
     victim = records[int(rng.integers(_PICTURES))]
     damage(victim, rng)
-    warnings = _Warnings()
+    warnings = Warnings()
     log = logging.getLogger("d2_regnet.data.loader")
     log.addHandler(warnings)
     log.propagate, before = False, log.propagate
@@ -100,15 +100,6 @@ def _annotation(folder: Path, kind: str, rng) -> Result:
         not before and kind in {f.kind for f in findings} and left <= fixable,
         f"{before} {findings} {left}",
     )
-
-
-class _Warnings(logging.Handler):
-    def __init__(self):
-        super().__init__(logging.WARNING)
-        self.texts = []
-
-    def emit(self, record):
-        self.texts.append(record.getMessage())
 
 
 def _data_set(folder: Path, rng) -> dict:

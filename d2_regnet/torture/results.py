@@ -1,5 +1,6 @@
 """What came of a fault, and tables of it."""
 
+import logging
 import platform
 import re
 from collections import defaultdict
@@ -27,6 +28,21 @@ class Result:
     lost: str
     good: bool
     detail: str = ""
+
+
+class Warnings(logging.Handler):
+    """Keeps what is logged as a warning, or as worse.
+
+    Attributes:
+        texts: the messages, in order.
+    """
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.texts = []
+
+    def emit(self, record):
+        self.texts.append(record.getMessage())
 
 
 @dataclass(frozen=True)
