@@ -50,6 +50,20 @@ class ToolParser(argparse.ArgumentParser):
         if dry_run:
             self.add_argument("--dry-run", action="store_true", help=dry_run)
 
+    def add_model(self) -> None:
+        """Adds `--model` and `--weights`, which `d2_regnet.predict.find_model` takes."""
+        self.add_argument(
+            "--model",
+            required=True,
+            metavar="MODEL",
+            help="a row's name, a config (.py, .yaml), or a run's folder",
+        )
+        self.add_argument(
+            "--weights",
+            metavar="PATH",
+            help="default: the row's published ones, or the run's newest",
+        )
+
     def parse_args(self, args=None, namespace=None):
         """As argparse's; from here on deprecations of others' code show with `--verbose` only."""
         return _quiet(super().parse_args(args, namespace or argparse.Namespace(verbose=False)))

@@ -45,15 +45,7 @@ def argument_parser() -> argparse.ArgumentParser:
         exit_codes=_EXIT_CODES,
         dry_run="load the model, say what would be written, and stop",
     )
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="MODEL",
-        help="a row's name, a config (.py, .yaml), or a run's folder",
-    )
-    parser.add_argument(
-        "--weights", metavar="PATH", help="default: the row's published ones, or the run's newest"
-    )
+    parser.add_model()
     parser.add_argument("--format", required=True, choices=FORMATS)
     parser.add_argument("--output", required=True, type=Path, metavar="FILE")
     parser.add_argument(

@@ -43,15 +43,7 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="INPUT",
         help="a picture, a folder, a glob, a video, or the number of a camera",
     )
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="MODEL",
-        help="a row's name, a config (.py, .yaml), or a run's folder",
-    )
-    parser.add_argument(
-        "--weights", metavar="PATH", help="default: the row's published ones, or the run's newest"
-    )
+    parser.add_model()
     parser.add_argument(
         "--output", required=True, type=Path, metavar="DIR", help="folder of all that is written"
     )
