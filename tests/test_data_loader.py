@@ -3,8 +3,8 @@
 import logging
 import multiprocessing
 import random
-import signal
 import subprocess
+import sys
 from itertools import islice
 
 import detectron2.data.transforms as T
@@ -205,38 +205,45 @@ def test_map_style_data_sets(records):
     assert_equal(steps(DatasetFromList(records), 4), steps(records, 4))
 
 
-def test_workers_outlast_a_signal_to_all_but_obey_their_parent(records):
+def test_workers_outlast_signals(records):
+    others = multiprocessing.active_children()
     loader = build_train_loader(records, mapper=mapper(), total_batch_size=4, num_workers=1)
     batches = iter(loader)
     next(batches)
-    (worker,) = multiprocessing.active_children()
+    (worker,) = set(multiprocessing.active_children()) - set(others)
     for signum in ("INT", "TERM", "USR1"):  # as a scheduler sends them, to every process
         subprocess.run(["kill", f"-{signum}", str(worker.pid)], check=True)
     assert len(list(islice(batches, 20))) == 20
-    worker.terminate()
+    assert worker.is_alive()
+    del batches
     worker.join(10)
     assert worker.exitcode == 0
 
 
-class Unblocking:
-    """A mapper that unblocks SIGTERM, as multiprocessing's resource tracker does when it starts."""
+LEAVES_WORKERS = """
+import builtins, multiprocessing
+from d2_regnet.data.loader import build_train_loader
 
-    def __init__(self, mapper):
-        self._mapper = mapper
+def lose_workers():
+    records = [dict(width=1, height=2)] * 8
+    loader = build_train_loader(records, mapper=dict, total_batch_size=4, num_workers=2)
+    builtins.batches = iter(loader)
+    next(builtins.batches)
 
-    def __call__(self, record):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        return self._mapper(record)
+if __name__ == "__main__":
+    process = multiprocessing.get_context(%r).Process(target=lose_workers)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    lose_workers()
+"""
 
 
-def test_workers_outlast_a_signal_that_was_unblocked(records):
-    loader = build_train_loader(
-        records, mapper=Unblocking(mapper()), total_batch_size=4, num_workers=1
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_processes_end_without_waiting_for_their_workers(tmp_path, method):
+    script = tmp_path / "leaves_workers.py"
+    script.write_text(LEAVES_WORKERS % method)
+    done = subprocess.run(
+        [sys.executable, str(script)], timeout=120, capture_output=True, text=True
     )
-    batches = iter(loader)
-    next(batches)
-    (worker,) = multiprocessing.active_children()
-    for _ in range(3):
-        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
-        next(batches)
-    assert worker.is_alive()
+    assert (done.returncode, done.stderr) == (0, "")

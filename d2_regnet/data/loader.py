@@ -1,12 +1,17 @@
 """The training loader: the same batches after a restart and with any number of workers."""
 
+import ctypes
+import functools
 import logging
 import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.sharedctypes import RawValue
+from multiprocessing.util import Finalize
 
 import numpy as np
 import torch
@@ -86,12 +91,14 @@ def build_train_loader(
     sampler = TrainingBatchSampler(groups, total_batch_size, seed)
     if isinstance(dataset, list):
         dataset = DatasetFromList(dataset, copy=False)  # one copy for all workers
+    ending = RawValue(ctypes.c_bool, False)
+    Finalize(None, setattr, (ending, "value", True), exitpriority=0)  # before workers are joined
     return DataLoader(
         _Samples(dataset, mapper, sampler, max_skipped),
         batch_sampler=sampler,
         num_workers=num_workers,
         collate_fn=_as_list,
-        worker_init_fn=_outlast_signals,
+        worker_init_fn=functools.partial(_outlast_signals, ending),
         generator=torch.Generator(),  # its own: torch would draw from the model's
     )
 
@@ -100,23 +107,18 @@ def _as_list(batch):
     return batch
 
 
-def _outlast_signals(worker: int) -> None:
-    """A signal to the whole process group asks the training to end after its step, for which it
-    still needs its workers; they end when it does, or when it tells them to."""
-    for signum in (signal.SIGINT, signal.SIGUSR1):
+def _outlast_signals(ending: RawValue, worker: int) -> None:
+    """A signal to all processes asks the training to end after its step, for which it still needs
+    its workers; they end when it tells them to, or when it has ended."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(signum, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _block_termination)  # for code that unblocks it again
-    _block_termination()
-    threading.Thread(target=_obey_parent, daemon=True).start()
+    threading.Thread(target=_end_with, args=(ending,), daemon=True).start()
 
 
-def _block_termination(*_) -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-
-
-def _obey_parent() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
+def _end_with(ending: RawValue) -> None:
+    """multiprocessing ends its workers at exit by SIGTERM, and would wait for these forever."""
+    while not ending.value:
+        time.sleep(0.2)
     os._exit(0)
 
 
