@@ -8,8 +8,8 @@ tools/lazyconfig_train_net.py, see docs/TRAINING.md.
 from d2_regnet.cli import bad_input, failure
 from d2_regnet.engine.hooks import exit_on_signal
 from d2_regnet.engine.launch import argument_parser, check_processes, launch
+from d2_regnet.engine.logs import job_logging
 from d2_regnet.engine.plan import plan
-from d2_regnet.engine.trainer import job_logging
 from d2_regnet.engine.yacs_trainer import YacsTrainer, check_yaml, find_yaml, load_yaml
 
 _EXAMPLES = """

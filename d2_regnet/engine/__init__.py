@@ -2,7 +2,8 @@
 
 from .checks import check_config
 from .config import load_config
+from .evaluating import evaluate
 from .hooks import Interrupted, ProgressLine
-from .trainer import evaluate, train
+from .training import train
 
 __all__ = ["Interrupted", "ProgressLine", "check_config", "evaluate", "load_config", "train"]

@@ -140,6 +140,17 @@ def check_device(name: str) -> None:
         raise ValueError(f"train.device={name}: only cpu and cuda are supported")
 
 
+def available_device(name: str) -> torch.device:
+    """A device that `check_device` passes; the CPU, with a warning, where there is no GPU."""
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        logging.getLogger(__name__).warning(
+            "train.device=%s, but there is no GPU: using the CPU", name
+        )
+        return torch.device("cpu")
+    return device
+
+
 def _check_train(train: DictConfig) -> None:
     for key, least in (
         ("max_iter", 1),

@@ -6,10 +6,12 @@ from d2_regnet.cli import bad_input, failure
 
 from .checks import check_config
 from .config import find_config, load_config
+from .evaluating import run_evaluation
 from .hooks import exit_on_signal
 from .launch import argument_parser, check_processes, launch
+from .logs import job_logging
 from .plan import plan
-from .trainer import job_logging, run_evaluation, run_training
+from .training import run_training
 
 _ABOUT = "Trains or evaluates a LazyConfig, with Detectron2's own flags; see docs/TRAINING.md."
 

@@ -39,13 +39,14 @@ from .checkpointer import Checkpointer, find_checkpoint
 from .checks import resumable_state
 from .non_finite import NonFinite
 from .record import RunRecord, check_same_shapes
-from .trainer import Trainer, fit, unwrapped
+from .trainer import Trainer, unwrapped
+from .training import fit
 
 
 class YacsTrainer(Trainer):
     """Trains the YAML form of a recipe, as Detectron2's `DefaultTrainer` is used.
 
-    The loop, the checkpoints and the data loader are those of `engine.trainer`; the parts that
+    The loop, the checkpoints and the data loader are those of `engine.training`; the parts that
     `DefaultTrainer` lets its subclasses build are built here as there, but for
     `SOLVER.CLIP_GRADIENTS.FULL_MODEL`, `INPUT.LSJ` (see `config.add_regnet_config`), and COCO's
     evaluator for the data sets of `DATASETS.TEST`.

@@ -16,7 +16,8 @@ from d2_regnet.cli import bad_input, failure
 from d2_regnet.engine import check_config, load_config
 from d2_regnet.engine.checkpointer import find_checkpoint
 from d2_regnet.engine.hooks import exit_on_signal
-from d2_regnet.engine.trainer import job_logging, run_training
+from d2_regnet.engine.logs import job_logging
+from d2_regnet.engine.training import run_training
 
 # Small enough for a process that has everything imported to train it in a second or two.
 CONFIG = Path(__file__).parents[2] / "tests" / "data" / "tiny_mask_rcnn.py"

@@ -12,7 +12,7 @@ from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTraine
 
 from d2_regnet.engine import load_config, train
 from d2_regnet.engine.checks import build_optimizer
-from d2_regnet.engine.trainer import job_logging
+from d2_regnet.engine.logs import job_logging
 from d2_regnet.engine.yacs_trainer import YacsTrainer
 from d2_regnet.yacs import to_yacs
 

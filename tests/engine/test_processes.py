@@ -1,6 +1,5 @@
 """Several processes, really started: equal to one, whole after a death, and ended by an error."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -69,15 +68,12 @@ def run(start):
 
 
 @pytest.fixture(scope="module")
-def alone(environment, data, tmp_path_factory):
+def alone(environment, data, load_file, tmp_path_factory):
     """The output of many_processes.py in this one process."""
-    spec = importlib.util.spec_from_file_location("many", data / "many_processes.py")
-    many = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(many)
     out = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("D2_REGNET_CACHE", environment["D2_REGNET_CACHE"])
-        many.main(Namespace(out=str(out)))
+        load_file(data / "many_processes.py").main(Namespace(out=str(out)))
     return out
 
 

@@ -1,18 +1,12 @@
-"""The training step against torch's own loop, and what train() and evaluate() give."""
+"""The training step against torch's own loop."""
 
 import copy
-import json
-import logging
 
 import pytest
 import torch
-from detectron2.config import instantiate
-from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from d2_regnet import optimize_for_inference
-from d2_regnet.engine import Interrupted, evaluate, load_config, train, trainer
 from d2_regnet.engine.trainer import Trainer
 from d2_regnet.solver import clip_gradients
 
@@ -109,93 +103,3 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(model, batches):
     with pytest.raises(FloatingPointError, match="step 0: the loss is not finite: one nan"):
         run(trainer, 1)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
-
-
-@pytest.fixture
-def cfg(data, tmp_path, monkeypatch):
-    monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path / "cache"))
-    cfg = load_config(str(data / "tiny_mask_rcnn.py"), [f"train.output_dir={tmp_path / 'out'}"])
-    cfg.train.max_iter = 3
-    return cfg
-
-
-class Stop(HookBase):
-    """Interrupts the training, as a signal does."""
-
-    def after_step(self):
-        if self.trainer.iter == 1:
-            raise Interrupted(2)
-
-
-def test_train_returns_the_last_evaluation(cfg, tmp_path, capsys):
-    seen = []
-
-    class Note(HookBase):
-        def after_step(self):
-            seen.append(self.trainer.iter)
-            self.trainer.storage.put_scalar("noted", 5.0)
-
-    logs = [logging.getLogger(name) for name in ("detectron2", "fvcore", "d2_regnet")]
-    before = [(list(log.handlers), log.propagate) for log in logs]
-    results = train(cfg, hooks=[Note()], console=False)
-    assert seen == [0, 1, 2]
-    assert {"AP", "AP50", "AP-circle"} <= results["bbox"].keys()
-    out = tmp_path / "out"
-    lines = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
-    assert [line["noted"] for line in lines if "noted" in line] == [5.0, 5.0, 5.0]
-    assert lines[-1]["bbox/AP"] == results["bbox"]["AP"]
-
-    # The loggers are as before, and the console was quiet although the log is complete.
-    assert [(log.handlers, log.propagate) for log in logs] == before
-    assert "Starting training" in (out / "log.txt").read_text()
-    assert "Starting training" not in capsys.readouterr().out
-
-    cfg.train.init_checkpoint = str(out / "model_final.pth")
-    cfg.train.output_dir = str(tmp_path / "again")
-    again = evaluate(cfg)
-    assert json.dumps(again) == json.dumps(results)
-    assert "model" not in cfg.optimizer.params  # the config stays what it was
-
-
-def test_evaluates_the_optimized_model(cfg, monkeypatch):
-    made = []
-
-    def optimize(*args, **options):
-        made.append(options)
-        return optimize_for_inference(*args, **options)
-
-    monkeypatch.setattr(trainer, "optimize_for_inference", optimize)
-    model = instantiate(cfg.model)
-    plain = evaluate(cfg, model)
-    assert not made
-    cfg.train.optimize_for_inference.enabled = True
-    optimized = evaluate(cfg, model)
-    assert made == [{"dtype": torch.float32, "compile": False}]
-    assert optimized["bbox"]["AP"] == pytest.approx(plain["bbox"]["AP"], abs=0.05)
-
-    cfg.train.optimize_for_inference.dtype = "int8"
-    with pytest.raises(
-        ValueError, match="train.optimize_for_inference.dtype='int8' is not a dtype"
-    ):
-        evaluate(cfg)
-
-
-def test_interrupted_training_is_resumed(cfg, tmp_path):
-    cfg.dataloader.evaluator = None
-    cfg.train.checkpointer.period = 1
-    with pytest.raises(Interrupted):
-        train(cfg, hooks=[Stop()], console=False)
-    assert train(cfg, resume=True, console=False) == {}
-    log = (tmp_path / "out" / "log.txt").read_text()
-    assert "Starting training from iteration 2" in log
-    assert "no dataloader.evaluator" in log
-    assert (tmp_path / "out" / "model_final.pth").exists()
-
-
-def test_nothing_is_written_where_the_config_is_refused(cfg, tmp_path):
-    cfg.dataloader.train.dataset.names = "nowhere"
-    with pytest.raises(ValueError, match="'nowhere' is not registered"):
-        train(cfg)
-    with pytest.raises(ValueError, match="needs weights"):
-        evaluate(cfg)
-    assert not (tmp_path / "out").exists()

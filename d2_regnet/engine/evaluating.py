@@ -1,0 +1,73 @@
+"""Evaluates a LazyConfig's model."""
+
+import argparse
+import logging
+from collections.abc import Callable
+
+import torch
+from detectron2.config import instantiate
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from omegaconf import DictConfig
+
+from d2_regnet.optimize import optimize_for_inference
+
+from .checkpointer import Checkpointer
+from .checks import available_device, check_config, inference_options
+from .logs import job_logging
+
+__all__ = ["evaluate", "run_evaluation"]
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    cfg: DictConfig, model: torch.nn.Module | None = None, *, resume: bool = False
+) -> dict:
+    """Evaluates a model on `cfg.dataloader.test` with `cfg.dataloader.evaluator`.
+
+    Args:
+        cfg: as `load_config` returns it.
+        model: by default it is built and given the weights of `cfg.train.init_checkpoint`.
+        resume: take the newest checkpoint of the output folder instead, if there is one.
+
+    Returns:
+        As `train`.
+
+    Raises:
+        ValueError, FileNotFoundError: from `check_config`, before anything is written.
+    """
+    if model is not None:
+        return run_evaluation(cfg, model)
+    check_config(cfg, eval_only=True, resume=resume, processes=comm.get_world_size())
+    with job_logging(cfg, argparse.Namespace(eval_only=True, resume=resume)):
+        return run_evaluation(cfg, resume=resume)
+
+
+def run_evaluation(
+    cfg: DictConfig,
+    model: torch.nn.Module | None = None,
+    *,
+    resume: bool = False,
+    before_inference: Callable[[], None] | None = None,
+) -> dict:
+    """`evaluate` after its checks and inside its logging; calls back before each batch."""
+    if "evaluator" not in cfg.dataloader or cfg.dataloader.evaluator is None:
+        logger.warning("The config has no dataloader.evaluator: nothing is evaluated")
+        return {}
+    if model is None:
+        model = instantiate(cfg.model).to(available_device(cfg.train.device))
+        checkpointer = Checkpointer(model, cfg.train.output_dir)
+        checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
+    options = inference_options(cfg.train.optimize_for_inference)
+    if options:
+        model = optimize_for_inference(model, **options)
+    results = inference_on_dataset(
+        model,
+        instantiate(cfg.dataloader.test),
+        instantiate(cfg.dataloader.evaluator),
+        callbacks={"before_inference": before_inference} if before_inference else None,
+    )
+    if comm.is_main_process():
+        print_csv_format(results)
+    return results

@@ -1,0 +1,177 @@
+"""Builds a LazyConfig's parts, and trains them with Detectron2's loop and hooks."""
+
+import argparse
+import functools
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from detectron2.config import instantiate
+from detectron2.engine import (
+    EvalHook,
+    HookBase,
+    IterationTimer,
+    LRScheduler,
+    PeriodicWriter,
+    create_ddp_model,
+    default_writers,
+)
+from detectron2.utils import comm
+from fvcore.common.param_scheduler import ParamScheduler
+from omegaconf import DictConfig
+
+from d2_regnet.solver import clip_gradients
+
+from .checkpointer import Checkpointer, PeriodicCheckpointer
+from .checks import amp_dtype, available_device, build_optimizer, check_config
+from .evaluating import run_evaluation
+from .hooks import PatientWriter, StopOnSignal
+from .launch import may_be_restarted
+from .logs import job_logging
+from .non_finite import NonFinite
+from .record import RunRecord
+from .trainer import Trainer
+
+__all__ = ["fit", "run_training", "train"]
+
+logger = logging.getLogger(__name__)
+_NO_DEVICE_IDS = dict(device_ids=None)
+
+
+def train(
+    cfg: DictConfig, *, resume: bool = False, hooks: Iterable[HookBase] = (), console: bool = True
+) -> dict:
+    """Trains a model and evaluates it, as Detectron2's LazyConfig training does.
+
+    Logs, metrics, checkpoints and the config go to `cfg.train.output_dir`. SIGINT, SIGTERM and
+    SIGUSR1 end it after the step at hand, with a checkpoint.
+
+    Args:
+        cfg: as `load_config` returns it.
+        resume: go on from the newest checkpoint in the output folder; without one, start anew.
+        hooks: run after Detectron2's own, before the metrics are written.
+        console: print what is logged; if not, only warnings.
+
+    Returns:
+        The last evaluation: task -> metric -> value, as Detectron2's evaluators give it; empty in
+        other processes than the first, and where the config has no evaluator.
+
+    Raises:
+        ValueError, FileNotFoundError: from `check_config`, before anything is written.
+        Interrupted: a signal ended the training.
+    """
+    check_config(cfg, resume=resume, processes=comm.get_world_size())
+    with job_logging(cfg, argparse.Namespace(eval_only=False, resume=resume), console):
+        return run_training(cfg, resume=resume, hooks=hooks)
+
+
+def run_training(cfg: DictConfig, *, resume: bool = False, hooks: Iterable[HookBase] = ()) -> dict:
+    """`train` after its checks and inside its logging."""
+    train, device = cfg.train, available_device(cfg.train.device)
+    model = instantiate(cfg.model).to(device)
+    logger.info("Model:\n%s", model)
+    optimizer = build_optimizer(cfg, model)
+    if train.clip_grad:
+        clip_gradients(optimizer, **train.clip_grad)
+    # A model on the CPU has no device ids; Detectron2 would give it the GPU of its rank.
+    ddp = create_ddp_model(model, **train.ddp, **({} if device.type == "cuda" else _NO_DEVICE_IDS))
+    trainer = Trainer(
+        ddp,
+        instantiate(cfg.dataloader.train),
+        optimizer,
+        device=device.type,
+        precision=amp_dtype(train.amp, device.type),
+        non_finite=NonFinite(os.path.join(train.output_dir, "non_finite"), **train.non_finite),
+    )
+    return fit(
+        trainer,
+        Checkpointer(ddp, train.output_dir, trainer=trainer, run=RunRecord(cfg)),
+        functools.partial(run_evaluation, cfg, model),
+        weights=train.init_checkpoint,
+        resume=resume,
+        scheduler=instantiate(cfg.lr_multiplier),
+        max_iter=train.max_iter,
+        checkpoints=train.checkpointer,
+        eval_period=train.eval_period,
+        log_period=train.log_period,
+        hooks=hooks,
+    )
+
+
+def fit(
+    trainer: Trainer,
+    checkpointer: Checkpointer,
+    evaluate: Callable[..., dict],
+    *,
+    weights: str,
+    resume: bool,
+    scheduler: ParamScheduler | torch.optim.lr_scheduler.LRScheduler,
+    max_iter: int,
+    checkpoints: Mapping,
+    eval_period: int,
+    log_period: int,
+    hooks: Iterable[HookBase] = (),
+) -> dict:
+    """Trains to the end with Detectron2's hooks, from the beginning or from where a run stopped.
+
+    Args:
+        trainer, checkpointer: of one model.
+        evaluate: called with `before_inference`, which it calls before each batch.
+        weights: to begin with; a path or an address, empty for what the model has.
+        resume: go on from the newest checkpoint of the checkpointer's folder, if there is one.
+        scheduler: of the learning rate, fvcore's or torch's.
+        max_iter, eval_period, log_period: in steps.
+        checkpoints: `period`, in steps, and optionally `max_to_keep`.
+        hooks: run after Detectron2's own, before the metrics are written.
+
+    Returns:
+        The last evaluation.
+    """
+    stop = StopOnSignal(checkpointer)
+    results = OrderedDict()
+
+    def test():
+        results.clear()
+        try:
+            results.update(evaluate(before_inference=stop.check))
+        except RuntimeError:
+            stop.check()  # the others have, and this process was waiting for them
+            raise
+        return results
+
+    main, folder = comm.is_main_process(), checkpointer.save_dir
+    writers = map(PatientWriter, default_writers(folder, max_iter)) if main else ()
+    trainer.register_hooks(
+        [
+            IterationTimer(),
+            LRScheduler(scheduler=scheduler),
+            PeriodicCheckpointer(checkpointer, **checkpoints) if main else None,
+            EvalHook(eval_period, test),
+            *hooks,
+            stop,
+            PeriodicWriter(list(writers), log_period) if main else None,
+        ]
+    )
+    checkpointer.remove_partial()
+    start = 0
+    newest = checkpointer.newest() if resume else ""
+    if newest:
+        checkpointer.load(newest)
+        if not isinstance(scheduler, ParamScheduler):  # it has loaded the former rates
+            scheduler.base_lrs = [group["initial_lr"] for group in trainer.optimizer.param_groups]
+        start = trainer.iter + 1
+    else:
+        if resume:
+            logger.info("No checkpoint to resume in %s: starting anew", folder)
+        checkpointer.load(weights, checkpointables=[])
+        if may_be_restarted():  # it must not take up what an earlier run has left in the folder
+            trainer.iter = -1
+            checkpointer.save("model_initial", iteration=-1)
+    if start >= max_iter:
+        logger.info("Training had already reached step %d: evaluating", start)
+    if start == max_iter and os.path.basename(newest) != "model_final.pth":
+        checkpointer.copy(newest, "model_final")  # it was killed before it wrote it
+    Trainer.train(trainer, start, max_iter)  # a subclass may have a simpler one
+    return results
