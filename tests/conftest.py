@@ -1,10 +1,12 @@
 """What several test files need: where the data lies, one way to seed, and few threads."""
 
+import functools
+import importlib.util
 import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
@@ -22,6 +24,20 @@ def pytest_configure(config):
 def root() -> Path:
     """The checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def load_file():
+    """`load_file(path)`: a Python file that lies in no package, as a module; each is run once."""
+
+    @functools.cache
+    def as_module(path: Path) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(f"loaded_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return as_module
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Follows docs/TUTORIAL.md: every command and snippet in order, made to end in seconds."""
 
-import importlib.util
 import re
 import shlex
 
@@ -16,19 +15,16 @@ SMALL = {
 }
 
 
-def run_tool(root, line):
+def run_tool(root, load_file, line):
     _, script, *words = shlex.split(line)
     path = root / script
-    spec = importlib.util.spec_from_file_location(f"tutorial_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     extra = SMALL.get(path.name, [])
     if "--resume" in words:
         extra = ["train.max_iter=3"]
-    assert not module.main([*words, *extra]), line
+    assert not load_file(path).main([*words, *extra]), line
 
 
-def test_every_command_runs(root, tiny_run, tmp_path, monkeypatch):
+def test_every_command_runs(root, load_file, tiny_run, tmp_path, monkeypatch):
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "demo").symlink_to(tiny_run)
     monkeypatch.chdir(tmp_path)
@@ -43,7 +39,7 @@ def test_every_command_runs(root, tiny_run, tmp_path, monkeypatch):
             continue
         for line in code.splitlines():
             if line.startswith("python "):
-                run_tool(root, line)
+                run_tool(root, load_file, line)
             else:
                 assert line == "make demo"
             seen.append(line)

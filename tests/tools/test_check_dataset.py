@@ -1,6 +1,5 @@
 """The data set checker's command line: what it prints, writes, refuses and returns."""
 
-import importlib.util
 import json
 
 import numpy as np
@@ -9,16 +8,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BoxMode
 from PIL import Image
-
-
-@pytest.fixture(scope="module")
-def tool(root):
-    """tools/check_dataset.py as a module; tools/ is no package."""
-    path = root / "tools" / "check_dataset.py"
-    spec = importlib.util.spec_from_file_location("check_dataset", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -105,7 +94,7 @@ def test_registered_data_sets(tool, registered, capsys):
     assert f"{registered}: 2 images" in capsys.readouterr().out
 
 
-def test_a_data_set_that_is_no_coco_file(tool, dataset, capsys):
+def test_a_data_set_that_is_no_coco_file(tool, dataset, capsys, refused):
     _, folder, _ = dataset
     good = dict(bbox=[1, 1, 6, 6], bbox_mode=BoxMode.XYXY_ABS, category_id=0)
     record = dict(file_name=str(folder / "1.png"), width=20, height=20, image_id="one")
@@ -115,9 +104,8 @@ def test_a_data_set_that_is_no_coco_file(tool, dataset, capsys):
     try:
         assert tool.main(["--dataset", "dicts"]) == 1
         assert "box outside" in capsys.readouterr().out
-        with pytest.raises(SystemExit, match="2"):
-            tool.main(["--dataset", "dicts", "--fix-to", str(folder / "new.json")])
-        assert "not in a COCO file" in capsys.readouterr().err
+        said = refused(tool.main, "--dataset", "dicts", "--fix-to", folder / "new.json")
+        assert "not in a COCO file" in said
     finally:
         DatasetCatalog.remove("dicts")
         MetadataCatalog.remove("dicts")
@@ -152,25 +140,21 @@ def test_configs(tool, registered, tmp_path, capsys):
         (["--json", "{json}", "--images", "{images}", "a=b"], "--config-file"),
     ],
 )
-def test_refuses_bad_input(tool, dataset, capsys, arguments, message):
+def test_refuses_bad_input(tool, dataset, refused, arguments, message):
     path, folder, _ = dataset
     before = path.read_bytes()
-    with pytest.raises(SystemExit, match="2"):
-        tool.main([a.format(json=path, images=folder) for a in arguments])
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert message in refused(tool.main, *(a.format(json=path, images=folder) for a in arguments))
     assert path.read_bytes() == before
 
 
-def test_one_file_of_several_data_sets(tool, tmp_path, capsys):
+def test_one_file_of_several_data_sets(tool, tmp_path, refused):
     config = tmp_path / "config.py"
     config.write_text(
         "dataloader = dict(train=dict(dataset=dict(names='shapes_train')),"
         "test=dict(dataset=dict(names='shapes_val')))\n"
     )
-    with pytest.raises(SystemExit, match="2"):
-        tool.main(["--config-file", str(config), "--fix-to", str(tmp_path / "new.json")])
-    assert "choose one --dataset of shapes_train, shapes_val" in capsys.readouterr().err
+    said = refused(tool.main, "--config-file", config, "--fix-to", tmp_path / "new.json")
+    assert "choose one --dataset of shapes_train, shapes_val" in said
 
 
 def test_dry_run_says_what_it_would_write(tool, dataset, capsys):

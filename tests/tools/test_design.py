@@ -1,7 +1,6 @@
 """The design tool's command line: what each command prints, writes and refuses."""
 
 import csv
-import importlib.util
 import json
 
 import pytest
@@ -15,15 +14,6 @@ from d2_regnet.engine import load_config
 from d2_regnet.engine.command import main as train
 
 TINY = "depth: 6\nw_0: 8\nw_a: 8\nw_m: 2\ngroup_width: 8\n"
-
-
-@pytest.fixture(scope="module")
-def tool(root):
-    """tools/design.py as a module; tools/ is no package."""
-    spec = importlib.util.spec_from_file_location("design_tool", root / "tools" / "design.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -111,12 +101,9 @@ def test_edf(design, tmp_path, monkeypatch):
         ("edf --output out --spaces nowhere", "invalid choice"),
     ],
 )
-def test_bad_input_ends_in_one_line(tool, design, tmp_path, capsys, arguments, said):
+def test_bad_input_ends_in_one_line(tool, design, tmp_path, refused, arguments, said):
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(SystemExit) as end:
-        tool.main(arguments.split())
-    err = capsys.readouterr().err
-    assert end.value.code == 2 and said in err and err.count("\n") == 1
+    assert said in refused(tool.main, *arguments.split())
     assert sorted(tmp_path.iterdir()) == before
 
 

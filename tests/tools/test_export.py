@@ -1,6 +1,5 @@
 """The command: what it writes and says, its exit codes, and what it refuses."""
 
-import runpy
 import sys
 
 import numpy as np
@@ -13,25 +12,15 @@ from d2_regnet.export import checking
 
 
 @pytest.fixture
-def export(root, tmp_path, tiny_run, monkeypatch):
+def export(tool, tmp_path, tiny_run, monkeypatch):
     """The command in this process, in a folder of its own with a picture."""
     monkeypatch.chdir(tmp_path)
     Image.fromarray(render(0, "val", 0)[0]).save("picture.png")
-    tool = runpy.run_path(str(root / "tools" / "export.py"), run_name="tool")
 
     def run(*arguments, model=tiny_run):
-        return tool["main"](["--model", str(model), *map(str, arguments)])
+        return tool.main(["--model", str(model), *map(str, arguments)])
 
     return run
-
-
-def refused(export, capsys, *arguments, **options):
-    with pytest.raises(SystemExit) as stopped:
-        export(*arguments, **options)
-    assert stopped.value.code == 2
-    err = capsys.readouterr().err
-    assert err.startswith("error: ") and err.count("\n") == 1, err
-    return err
 
 
 @pytest.mark.parametrize("format, file", [("onnx", "tiny.onnx"), ("torchscript", "tiny.pt")])
@@ -83,7 +72,10 @@ def test_nothing_found_is_no_agreement(export, capsys):
     assert "nothing was detected" in capsys.readouterr().out
 
 
-def test_refusals(export, tmp_path, capsys, monkeypatch):
+def test_refusals(export, tmp_path, refused, monkeypatch):
+    def said(*arguments, **options):
+        return refused(lambda line: export(*line, **options), *arguments)
+
     onnx_to = ["--format", "onnx", "--output"]
     (tmp_path / "there.onnx").touch()
     for arguments, message in (
@@ -97,9 +89,9 @@ def test_refusals(export, tmp_path, capsys, monkeypatch):
         (["--format", "tflite", "--output", "x"], "invalid choice: 'tflite'"),
         ([*onnx_to, "tiny.onnx", "--weights", "missing.pth"], "missing.pth"),
     ):
-        assert message in refused(export, capsys, *arguments)
-    assert "nowhere" in refused(export, capsys, *onnx_to, "x.onnx", model="nowhere.py")
+        assert message in said(*arguments)
+    assert "nowhere" in said(*onnx_to, "x.onnx", model="nowhere.py")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    error = refused(export, capsys, *onnx_to, "tiny.onnx", "--check")
+    error = said(*onnx_to, "tiny.onnx", "--check")
     assert "onnxruntime is not installed: pip install 'd2_regnet[export]'" in error
     assert sorted(each.name for each in tmp_path.iterdir()) == ["picture.png", "there.onnx"]

@@ -1,6 +1,5 @@
 """Submitting trainings: what is printed, what SLURM gets, and a job that runs on this machine."""
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -11,14 +10,9 @@ import pytest
 import torch
 
 
-@pytest.fixture
-def tool(root, tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path / "cache"))
-    path = root / "tools" / "slurm_train.py"
-    spec = importlib.util.spec_from_file_location("slurm_train", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -93,13 +87,9 @@ def test_slurm_gets_what_the_dry_run_prints(tool, arguments, capsys, tmp_path, m
         ([], "srun is not found"),
     ],
 )
-def test_refused_in_one_line(tool, arguments, capsys, monkeypatch, tmp_path, flags, message):
+def test_refused_in_one_line(tool, arguments, refused, monkeypatch, tmp_path, flags, message):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SystemExit) as end:
-        tool.main([*arguments, *flags])
-    printed = capsys.readouterr().err
-    assert end.value.code == 2
-    assert message in printed and printed.count("\n") == 1
+    assert message in refused(tool.main, *arguments, *flags)
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 

@@ -1,6 +1,5 @@
 """tools/train_net.py: the YAML form of a row from the command line."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -38,18 +37,16 @@ def test_bad_input_ends_in_one_line(root):
 
 
 @pytest.fixture
-def tool(root, data, tmp_path, monkeypatch):
+def tool(root, load_file, data, tmp_path, monkeypatch):
     """tool(*arguments): tools/train_net.py in this process, with a tiny Mask R-CNN."""
     monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path / "cache"))
-    spec = importlib.util.spec_from_file_location("train_net", root / "tools" / "train_net.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     floats = [f"model.backbone.bottom_up.arch.{key}" for key in ("w_a=12.0", "w_m=2.0")]
     cfg = to_yacs(load_config(str(data / "tiny_mask_rcnn.py"), floats))
     cfg.MODEL.DEVICE, cfg.OUTPUT_DIR = "cpu", str(tmp_path / "out")
     cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS, cfg.DATASETS.TEST = (), 0, ()
     (tmp_path / "tiny.yaml").write_text(cfg.dump())
-    return lambda *more: module.main(["--config-file", str(tmp_path / "tiny.yaml"), *more])
+    main = load_file(root / "tools" / "train_net.py").main
+    return lambda *more: main(["--config-file", str(tmp_path / "tiny.yaml"), *more])
 
 
 def test_stops_at_a_signal_and_goes_on_with_the_same_training_only(tool, tmp_path, capfd):

@@ -1,0 +1,24 @@
+"""What the tests of all tools need: the tool as a module, and how it refuses bad input."""
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def tool(request, root, load_file):
+    """The tool that the test file is named after, as a module."""
+    return load_file(root / "tools" / f"{request.path.stem.removeprefix('test_')}.py")
+
+
+@pytest.fixture
+def refused(capsys):
+    """`refused(main, *arguments)`: the one line with which bad input ends a tool, exit code 2."""
+
+    def refuse(main, *arguments):
+        with pytest.raises(SystemExit) as end:
+            main([str(each) for each in arguments])
+        err = capsys.readouterr().err
+        assert end.value.code == 2, err
+        assert err.startswith("error: ") and err.count("\n") == 1, err
+        return err
+
+    return refuse
