@@ -5,7 +5,6 @@ optional test material, whose README says how they were made. Weights are made u
 tensor's name.
 """
 
-import importlib.util
 import json
 from types import SimpleNamespace
 
@@ -31,15 +30,12 @@ LOSSES = {"loss_rpn_bbox": "loss_rpn_loc", "loss_bbox": "loss_box_reg"}
 
 
 @pytest.fixture(scope="module", params=ROWS)
-def row(request, shared, tmp_path_factory):
+def row(request, shared, load_file, tmp_path_factory):
     """One row's model with the converted weights, and its recorded answers."""
     tmp_path = tmp_path_factory.mktemp("parity")
     folder, config = shared / "fixtures", ROWS[request.param]
-    spec = importlib.util.spec_from_file_location("fill", folder / "fill.py")
-    fill = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fill)
     facts = json.loads((folder / "mmdet" / f"{config}.json").read_text())
-    weights = fill.fill(facts["shapes"])
+    weights = load_file(folder / "fill.py").fill(facts["shapes"])
     torch.save({"state_dict": weights, "meta": {}}, tmp_path / "mmdet.pth")
     report = convert(tmp_path / "mmdet.pth", tmp_path / "converted.pth")
     assert report.source == "mmdet" and report.input_format == facts["input_format"]

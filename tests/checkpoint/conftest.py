@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 
+from d2_regnet.archs import list_archs
 from d2_regnet.checkpoint.convert import convert, convert_state, with_input_format
 from d2_regnet.modeling.regnet import build_regnet
 
@@ -146,10 +147,34 @@ def check_features(model, stages, normalise, source, arch):
             assert (got[name] - want).abs().max() <= 1e-4 * want.abs().max(), (name, input_format)
 
 
+def check_restored(source, state):
+    """That a source's names come back from what its state was mapped to, with the same values."""
+    mapped = source.convert(state, {})
+    restored = source.naming.restore(mapped.state)
+    assert all(torch.equal(restored.pop(n), state[n]) for n in state if n not in mapped.dropped)
+    assert not restored
+
+
 @pytest.fixture(scope="session")
 def bodies():
-    """The helpers of the tests that compare bodies: `built`, `check_features`, `randomise`."""
-    return SimpleNamespace(built=built, check_features=check_features, randomise=randomise)
+    """The helpers of the tests that compare bodies."""
+    return SimpleNamespace(
+        built=built,
+        check_features=check_features,
+        check_restored=check_restored,
+        randomise=randomise,
+    )
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] * name.endswith(("12GF", "16GF", "32GF")))
+        for name in list_archs()
+    ]
+)
+def published_arch(request):
+    """The name of each; the largest take seconds, and pycls's tests have them all."""
+    return request.param
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,5 @@
 """timm's own models, converted."""
 
-import json
-from pathlib import Path
-
 import pytest
 import timm.data
 import torch
@@ -13,8 +10,6 @@ from d2_regnet.archs import list_archs
 from d2_regnet.checkpoint import convert, read
 from d2_regnet.checkpoint import timm as source
 from d2_regnet.checkpoint.convert import convert_state
-
-FACTS = json.loads((Path(__file__).parents[1] / "data/regnet_archs.json").read_text())
 
 
 def timm_name(arch):
@@ -39,16 +34,8 @@ def check(model, arch, bodies):
     bodies.check_features(model, stages, normalise, "timm", arch)
 
 
-# The largest take seconds each; pycls's tests have them all.
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=[pytest.mark.slow] * n.endswith(("12GF", "16GF", "32GF")))
-        for n in FACTS
-    ],
-)
-def test_features_are_timms_own(name, bodies):
-    check(bodies.built(lambda: regnet(timm_name(name))), name, bodies)
+def test_features_are_timms_own(published_arch, bodies):
+    check(bodies.built(lambda: regnet(timm_name(published_arch))), published_arch, bodies)
 
 
 @pytest.mark.parametrize("name", ["regnetx_004_tv", "regnety_008_tv"])
@@ -88,11 +75,7 @@ def test_other_blocks_are_refused(name, why):
 
 
 def test_what_is_mapped_comes_back(bodies):
-    state = bodies.built(lambda: regnet("regnety_002")).state_dict()
-    mapped = source.convert(state, {})
-    restored = source.naming.restore(mapped.state)
-    assert all(torch.equal(restored.pop(n), state[n]) for n in state if n not in mapped.dropped)
-    assert not restored
+    bodies.check_restored(source, bodies.built(lambda: regnet("regnety_002")).state_dict())
 
 
 def test_safetensors_as_timm_publishes_them(bodies, tmp_path):

@@ -40,16 +40,8 @@ def check(model, arch, bodies):
     bodies.check_features(model, stages, normalise, "torchvision", arch)
 
 
-# The largest take seconds each; pycls's tests have them all.
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=[pytest.mark.slow] * n.endswith(("12GF", "16GF", "32GF")))
-        for n in FACTS
-    ],
-)
-def test_features_are_torchvisions_own(name, bodies):
-    check(bodies.built(lambda: published(name)), name, bodies)
+def test_features_are_torchvisions_own(published_arch, bodies):
+    check(bodies.built(lambda: published(published_arch)), published_arch, bodies)
 
 
 @pytest.fixture
@@ -101,7 +93,4 @@ def test_every_published_model_is_recognised(published_as):
 
 def test_what_is_mapped_comes_back(bodies):
     state = bodies.built(lambda: published("RegNetY-400MF")).state_dict()
-    mapped = torchvision.convert(state, {})
-    restored = torchvision.naming.restore(mapped.state)
-    assert all(torch.equal(restored.pop(n), state[n]) for n in state if n not in mapped.dropped)
-    assert not restored
+    bodies.check_restored(torchvision, state)

@@ -169,8 +169,5 @@ def test_seers_sizes_are_recognised(size):
     assert {n: tuple(t.shape) for n, t in mapped.state.items()} == mapped.shapes
 
 
-def test_what_is_mapped_comes_back(state):
-    mapped = vissl.convert(state, {})
-    restored = vissl.naming.restore(mapped.state)
-    assert all(torch.equal(restored.pop(n), state[n]) for n in state if n not in mapped.dropped)
-    assert not restored
+def test_what_is_mapped_comes_back(state, bodies):
+    bodies.check_restored(vissl, state)

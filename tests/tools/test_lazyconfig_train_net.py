@@ -1,6 +1,5 @@
 """The training tool's command line: what it refuses, what it leaves behind, how it goes on."""
 
-import importlib.util
 import json
 import os
 import re
@@ -21,16 +20,6 @@ def environment(tmp_path_factory):
         patch.setenv("D2_REGNET_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("DETECTRON2_DATASETS", "/nowhere/datasets")
         yield
-
-
-@pytest.fixture(scope="module")
-def tool(root):
-    """tools/lazyconfig_train_net.py as a module; tools/ is no package."""
-    path = root / "tools" / "lazyconfig_train_net.py"
-    spec = importlib.util.spec_from_file_location("lazyconfig_train_net", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
