@@ -1,7 +1,8 @@
 """Instances drawn on their picture, with Detectron2's Visualizer, readable whatever its size."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -13,7 +14,19 @@ from detectron2.utils.colormap import colormap
 from detectron2.utils.visualizer import Visualizer
 from pycocotools import mask as coco_mask
 
-__all__ = ["draw_instances", "enlarged", "from_annotations", "from_results", "zoom"]
+from d2_regnet.data.reading import read_image
+
+__all__ = [
+    "SHOWN_SCORE",
+    "draw_instances",
+    "enlarged",
+    "from_annotations",
+    "from_results",
+    "truth_and_found",
+    "zoom",
+]
+
+SHOWN_SCORE = 0.5  # the least of a detection that is drawn beside the truth
 
 _LONG_SIDE = 480  # pixels: smaller pictures are enlarged at least to this
 _MOST = 8
@@ -123,6 +136,34 @@ def from_annotations(annotations: Sequence[dict], size: tuple[int, int]) -> Inst
     if has_masks:
         fields["pred_masks"] = truth.gt_masks.tensor
     return Instances(size, **fields)
+
+
+def truth_and_found(
+    records: Sequence[dict], results: Sequence[dict], metadata: Metadata
+) -> Iterator[tuple[np.ndarray, Instances, Instances]]:
+    """Pictures of a data set with their ground truth, and what an evaluation has found on them.
+
+    Args:
+        records: in Detectron2's dataset format, with width and height.
+        results: in COCO's results format, of these and other pictures.
+        metadata: with `thing_dataset_id_to_contiguous_id`.
+
+    Yields:
+        A record's picture, uint8 (H, W, 3), RGB; the truth; what has a score of `SHOWN_SCORE` or
+        more.
+    """
+    by_picture = defaultdict(list)
+    for each in results:
+        if each["score"] >= SHOWN_SCORE:
+            by_picture[each["image_id"]].append(each)
+    for record in records:
+        size = record["height"], record["width"]
+        found = by_picture[record["image_id"]]
+        yield (
+            read_image(record["file_name"], "RGB", size[::-1]),
+            from_annotations(record.get("annotations", []), size),
+            from_results(found, size, metadata.thing_dataset_id_to_contiguous_id),
+        )
 
 
 def from_results(

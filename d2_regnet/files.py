@@ -1,4 +1,4 @@
-"""Files that appear under their name only when they are complete."""
+"""Files that appear under their name only when they are complete, and folders for them."""
 
 import os
 import secrets
@@ -6,6 +6,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+
+def check_folder(folder: str | os.PathLike, flag: str = "--output") -> None:
+    """Makes sure, before any work, that a folder is there or can be made, and can be written to.
+
+    Args:
+        folder: where files are to go; nothing is made.
+        flag: what the user gave it as.
+
+    Raises:
+        ValueError: it, or one above it, is a file.
+        PermissionError: nothing may be written there.
+    """
+    folder = Path(folder).absolute()
+    there = next(each for each in [folder, *folder.parents] if each.exists())
+    if not there.is_dir():
+        raise ValueError(f"{flag}: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"{flag}: nothing may be written to {there}; choose another folder")
 
 
 @contextmanager

@@ -5,9 +5,17 @@ import pytest
 import torch
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Boxes, BoxMode, Instances
+from PIL import Image
 from pycocotools import mask as coco_mask
 
-from d2_regnet.drawing import draw_instances, enlarged, from_annotations, from_results, zoom
+from d2_regnet.drawing import (
+    draw_instances,
+    enlarged,
+    from_annotations,
+    from_results,
+    truth_and_found,
+    zoom,
+)
 
 METADATA = Metadata(thing_classes=["person"], thing_colors=[(255, 0, 0)])
 
@@ -82,3 +90,18 @@ def test_ground_truth_and_results_say_the_same():
     assert torch.equal(truth.pred_masks, found.pred_masks)
     assert not truth.has("scores") and found.scores.tolist() == [0.5]
     assert len(from_annotations([], (40, 50))) == len(from_results([], (40, 50), {})) == 0
+
+
+def test_truth_and_what_was_found_of_each_picture(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    record = dict(file_name=str(tmp_path / "a.png"), height=30, width=40)
+    thing = dict(bbox=[1, 2, 3, 4], bbox_mode=BoxMode.XYWH_ABS, category_id=0)
+    records = [record | {"image_id": 7, "annotations": [thing]}, record | {"image_id": 8}]
+    result = dict(bbox=[1, 2, 3, 4], category_id=5)
+    results = [result | dict(image_id=i, score=s) for i, s in ((7, 0.9), (8, 0.49), (9, 0.9))]
+    metadata = Metadata(thing_dataset_id_to_contiguous_id={5: 0})
+    (image, truth, found), (_, no_truth, nothing) = truth_and_found(records, results, metadata)
+    np.testing.assert_array_equal(image, pixels)
+    assert truth.pred_boxes.tensor.tolist() == found.pred_boxes.tensor.tolist() == [[1, 2, 4, 6]]
+    assert len(no_truth) == len(nothing) == 0

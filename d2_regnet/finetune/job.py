@@ -19,10 +19,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig
 
 from d2_regnet import model_zoo
-from d2_regnet.data import read_image
-from d2_regnet.drawing import draw_instances, from_annotations, from_results
+from d2_regnet.drawing import draw_instances, truth_and_found
 from d2_regnet.engine import ProgressLine, check_config, load_config, train
-from d2_regnet.files import whole_file
+from d2_regnet.files import check_folder, whole_file
 from d2_regnet.predict import find_model
 from d2_regnet.predict.writing import write_picture
 from d2_regnet.report import Report
@@ -35,7 +34,6 @@ from .weights import SCRATCH, Fit, fit
 __all__ = ["Job", "prepare", "resumed", "run"]
 
 _PICTURES = 12
-_SHOWN_SCORE = 0.5
 
 
 @dataclass(frozen=True)
@@ -107,9 +105,10 @@ def prepare(
         fetch: download remote weights, to say what of them fits.
 
     Raises:
-        ValueError, FileNotFoundError, FileExistsError: naming what is wrong with the input.
+        ValueError, OSError: naming what is wrong with the input.
     """
     output = Path(output)
+    check_folder(output)
     if (output / "config.yaml").exists():
         raise FileExistsError(
             f"--output: {output} holds a run: go on with it (--resume), or choose another folder"
@@ -138,9 +137,10 @@ def prepare(
     one = picture_bytes(activations, "box_heads" in cfg.model.get("roi_heads", {}))
     on_gpu = torch.cuda.is_available()
     memory = _memory(on_gpu)
-    batch = batch_size(one, memory, learnt.pictures, on_gpu)
+    pictures = _shown(cfg, learnt)
+    batch = batch_size(one, memory, pictures, on_gpu)
     base = cfg.train.get("base_batch_size") or cfg.dataloader.train.total_batch_size
-    planned = plan(learnt.pictures, batch, known.start, cfg.optimizer.lr, base)
+    planned = plan(pictures, batch, known.start, cfg.optimizer.lr, base)
     config.set_schedule(cfg, planned, weights=weights, output=output, seed=seed)
     cfg = _reloaded(cfg, overrides)
     files = {
@@ -199,22 +199,12 @@ def draw_pictures(cfg: DictConfig, output: Path) -> None:
     name = cfg.dataloader.test.dataset.names
     records, metadata = DatasetCatalog.get(name), MetadataCatalog.get(name)
     found = json.loads((output / "inference" / "coco_instances_results.json").read_text())
-    for number, record in enumerate(records[:_PICTURES], 1):
-        size = record["height"], record["width"]
-        image = read_image(record["file_name"], "RGB", size[::-1])
-        mine = [
-            each
-            for each in found
-            if each["image_id"] == record["image_id"] and each["score"] >= _SHOWN_SCORE
-        ]
-        both = (
-            from_annotations(record.get("annotations", []), size),
-            from_results(mine, size, metadata.thing_dataset_id_to_contiguous_id),
-        )
-        drawn = [draw_instances(image, each, metadata) for each in both]
-        gap = np.full((drawn[0].shape[0], 8, 3), 255, np.uint8)
+    shown = truth_and_found(records[:_PICTURES], found, metadata)
+    for number, (record, (image, *both)) in enumerate(zip(records, shown), 1):
+        truth, prediction = (draw_instances(image, each, metadata) for each in both)
+        gap = np.full((truth.shape[0], 8, 3), 255, np.uint8)
         target = output / "pictures" / f"{number:02d}_{Path(record['file_name']).stem}.jpg"
-        write_picture(np.hstack([drawn[0], gap, drawn[1]]), target)
+        write_picture(np.hstack([truth, gap, prediction]), target)
 
 
 def _model(model: str, weights: str | None) -> tuple[DictConfig, str]:
@@ -231,6 +221,12 @@ def _known_fit(weights: str) -> Fit:
     """What can be said of remote weights without them."""
     detector = weights.removeprefix("regnet://").split("/")[-1] in model_zoo.rows()
     return Fit("a trained detector" if detector else "a body alone")
+
+
+def _shown(cfg: DictConfig, learnt: DataSet) -> int:
+    """The pictures to learn from: most configs leave out those without an object."""
+    filtered = cfg.dataloader.train.dataset.get("filter_empty", True)
+    return learnt.with_objects if filtered else learnt.pictures
 
 
 def _memory(on_gpu: bool) -> int:
@@ -262,20 +258,23 @@ def _describe(
 ) -> list[str]:
     """The plan, a line each."""
     steps, batch = cfg.train.max_iter, cfg.dataloader.train.total_batch_size
-    period = cfg.train.eval_period
+    period, shown = cfg.train.eval_period, _shown(cfg, learnt)
+    empty = f" ({learnt.pictures - shown} without any)" if shown < learnt.pictures else ""
     warmup = round(cfg.lr_multiplier.get("warmup_length", 0) * steps)
     where = "the GPU" if on_gpu else "the machine"
     size = f"short edge {short}" if short else "as the config resizes them"
+    if not (short or cfg.dataloader.test.mapper.augmentations):
+        size = "not resized (--short-edge does)"
     classes = ", ".join(learnt.classes[:10]) + (", ..." if len(learnt.classes) > 10 else "")
     return [
         f"classes   {len(learnt.classes)}: {classes}",
-        f"train     {learnt.pictures} pictures, {learnt.objects} objects: {learnt.origin}",
+        f"train     {learnt.pictures} pictures, {learnt.objects} objects{empty}: {learnt.origin}",
         f"val       {tested.pictures} pictures, {tested.objects} objects: {tested.origin}",
         f"model     {model}" + ("" if config.has_masks(cfg) else ", boxes only"),
         f"weights   {weights or 'none'} ({known})",
         f"pictures  {size}; {batch} a step (about {one / GIB:.1f} GiB each; {where}'s share is "
         f"{memory / GIB:.0f} GiB)",
-        f"schedule  {steps} steps, {steps * batch / learnt.pictures:.1f} passes; learning rate "
+        f"schedule  {steps} steps, {steps * batch / shown:.1f} passes; learning rate "
         f"{cfg.optimizer.lr:.2g} after {warmup} steps of warm-up, then a cosine to a hundredth; "
         + (f"evaluated every {period} steps" if period else "evaluated at the end"),
         f"output    {cfg.train.output_dir}, on {cfg.train.device}",
