@@ -20,6 +20,7 @@ __all__ = ["body_activations", "from_scratch", "has_masks", "set_data", "set_mod
 
 _UNKNOWN_BODY = "RegNetX-12GF"  # of a body that is no RegNet, so as not to promise too much
 _STEP = 32  # pixels: the coarsest stride of the usual levels
+_MAX_OVER_SHORT = 1333 / 800  # the longest side that the rows allow
 
 
 def has_masks(cfg: DictConfig) -> bool:
@@ -58,10 +59,14 @@ def set_data(
         name: what they are registered by: `{name}_train` and `{name}_val`.
         folder: where annotations are written that have no file.
         short_edge: of pictures for the model, in pixels. By default the config's own, or twice the
-            pictures' median where that is less: larger ones would cost more and show no more.
+            pictures' median where that is less: larger ones would cost more and show no more. A
+            config that does not resize does so where this is given.
 
     Returns:
-        The short edge; None where the config resizes in another way, which stays.
+        The short edge; None where the config does not resize by it.
+
+    Raises:
+        ValueError: `short_edge` for a config that changes test pictures in another way.
     """
     masks = has_masks(cfg)
     cfg.datasets = {}
@@ -88,17 +93,25 @@ def set_data(
 
 
 def _set_size(cfg: DictConfig, train: DataSet, short_edge: int | None) -> int | None:
-    test = _resizes(cfg.dataloader.test.mapper.augmentations)
+    mappers = cfg.dataloader.train.mapper, cfg.dataloader.test.mapper
+    if short_edge is not None and not mappers[1].augmentations:
+        resize = L(T.ResizeShortestEdge)(
+            short_edge_length=short_edge, max_size=round(_MAX_OVER_SHORT * short_edge)
+        )
+        for mapper in mappers:
+            mapper.augmentations = [resize, *mapper.augmentations]
+        return short_edge
+    train_resizes, test = (_resizes(mapper.augmentations) for mapper in mappers)
     if not test:
         if short_edge is not None:
-            raise ValueError("--short-edge: this config does not resize by the short edge")
+            raise ValueError("--short-edge: this config resizes in another way")
         return None
     own = test[0].short_edge_length
     own = own if isinstance(own, int) else max(own)
     if short_edge is None:
         short_edge = min(own, _to_stride(2 * train.short_edge))
     scale = short_edge / own
-    for node in test + _resizes(cfg.dataloader.train.mapper.augmentations):
+    for node in test + train_resizes:
         edges = node.short_edge_length
         node.short_edge_length = (
             round(edges * scale) if isinstance(edges, int) else [round(e * scale) for e in edges]

@@ -49,6 +49,13 @@ class DataSet:
     def objects(self) -> int:
         return len(self.coco.get("annotations", []))
 
+    @property
+    def with_objects(self) -> int:
+        """Pictures that show an object; crowds are none."""
+        return len(
+            {a["image_id"] for a in self.coco.get("annotations", []) if not a.get("iscrowd")}
+        )
+
     @cached_property
     def masks(self) -> list:
         """The segmentations, None for an object that has none; crowds left out."""

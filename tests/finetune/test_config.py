@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import detectron2.data.transforms as T
+import numpy as np
 import pytest
+from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 
 from d2_regnet import model_zoo
@@ -80,11 +83,21 @@ def test_sizes_follow_the_pictures(side, asked, expected):
     assert test.max_size == train.max_size == round(1333 * expected / 800)
 
 
-def test_a_config_without_resizing_stays(root):
+def test_a_config_without_resizing(root):
+    """It stays without, or resizes where that is asked for; what else it does is left alone."""
     cfg = load_config(str(root / "configs" / "mask_rcnn_regnetx_200mf_fpn_shapes.py"))
-    mine = dataset()
+    mine, mappers = dataset(), (cfg.dataloader.train.mapper, cfg.dataloader.test.mapper)
     assert config.set_data(cfg, "m", mine, mine, folder=Path("x"), short_edge=None) is None
-    with pytest.raises(ValueError, match="does not resize"):
+    assert [len(mapper.augmentations) for mapper in mappers] == [1, 0]
+    assert config.set_data(cfg, "m", mine, mine, folder=Path("x"), short_edge=320) == 320
+    resize, flip = instantiate(mappers[0].augmentations)
+    assert isinstance(flip, T.RandomFlip) and isinstance(resize, T.ResizeShortestEdge)
+    (test,) = instantiate(mappers[1].augmentations)
+    for each in (resize, test):
+        transform = each.get_transform(np.zeros((100, 200, 3)))
+        assert (transform.new_h, transform.new_w) == (267, 533)
+    mappers[1].augmentations = [L(T.Resize)(shape=(80, 80))]
+    with pytest.raises(ValueError, match="resizes in another way"):
         config.set_data(cfg, "m", mine, mine, folder=Path("x"), short_edge=400)
 
 

@@ -46,7 +46,7 @@ def test_files_in_order_are_taken_as_they_are(make):
     train, val, notes = read_datasets(make("a", names=names), make("b", names=names))
     assert train.classes == ["cat", "dog"]  # as Detectron2 orders them
     assert train.file.endswith("a.json") and val.file.endswith("b.json")
-    assert (train.pictures, train.objects, notes) == (4, 3, [])
+    assert (train.pictures, train.with_objects, train.objects, notes) == (4, 3, 3, [])
     assert (train.short_edge, train.aspect) == (10, 2)
 
 
