@@ -17,6 +17,7 @@ from d2_regnet.design import arguments, describing, pictures, study
 from d2_regnet.design.picking import Measurement
 from d2_regnet.design.sampling import SPACES, sample
 from d2_regnet.design.writing import write, write_sample
+from d2_regnet.files import check_folder
 
 _EXAMPLES = """
 What a RegNet is made of, and a picture of its widths:
@@ -233,12 +234,6 @@ def titles(plan: study.Plan) -> dict[str, str]:
         space: regnets.get(space, f"AnyNet{plan.family}_{space[-1].upper()}")
         for space in plan.spaces
     }
-
-
-def check_folder(folder: Path) -> None:
-    """That a folder can be made there."""
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"--output: {folder} is not a folder")
 
 
 def check_picture(file: Path | None) -> None:

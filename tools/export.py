@@ -3,6 +3,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from d2_regnet.export import (
     set_limits,
 )
 from d2_regnet.export.writing import DEFAULT_OPSET, FORMATS
+from d2_regnet.files import check_folder
 from d2_regnet.predict import Predictor, find_model
 
 _EXAMPLES = """
@@ -81,6 +83,7 @@ def check_output(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f"--output: there is no folder {args.output.parent}")
     if args.output.is_dir():
         raise ValueError(f"--output: {args.output} is a folder")
+    check_folder(args.output.parent)
     if args.output.exists() and not args.overwrite:
         raise FileExistsError(f"--output: {args.output} exists; --overwrite replaces it")
 
@@ -90,6 +93,8 @@ def prepare(args: argparse.Namespace) -> tuple[Predictor, Export, dict]:
     check_output(args)
     pictures = {}
     if args.check is not None:
+        for name in filter(os.path.isdir, args.check):
+            raise ValueError(f"--check: {name} is a folder; name pictures, such as {name}/*.jpg")
         pictures = {name: read_image(name, "RGB") for name in args.check} or built_in_pictures()
         if args.format == "onnx":
             import_onnxruntime()
@@ -106,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
             logging.getLogger(name).setLevel(logging.ERROR)
     with bad_input(args.verbose):
         predictor, export, pictures = prepare(args)
-    print(describe(export, args))
+    print(describe(export, args), flush=True)
     if args.dry_run:
         return 0
     with bad_input(args.verbose):  # what a format lacks is found out on the way

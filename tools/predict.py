@@ -3,6 +3,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -90,6 +91,7 @@ def prepare(args: argparse.Namespace) -> list[Source]:
 def main(argv: list[str] | None = None) -> int:
     args = argument_parser().parse_args(argv)
     if not args.verbose:
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # none
         for name in ("fvcore", "torch"):
             logging.getLogger(name).setLevel(logging.ERROR)
     with bad_input(args.verbose):

@@ -2,11 +2,11 @@
 """Makes one HTML page and PNG curves of training runs, from their folders; see docs/REPORT.md."""
 
 import logging
-import os
 import sys
 from pathlib import Path
 
 from d2_regnet.cli import ToolParser, bad_input, failure
+from d2_regnet.files import check_folder
 from d2_regnet.report import Report
 
 _EXAMPLES = """
@@ -35,22 +35,13 @@ def argument_parser() -> ToolParser:
     return parser
 
 
-def check_output(folder: Path) -> None:
-    """That the folder is there, or can be made, and can be written to."""
-    there = next(each for each in [folder, *folder.absolute().parents] if each.exists())
-    if not there.is_dir():
-        raise ValueError(f"--output: {there} is not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(f"--output: nothing can be written to {there}")
-
-
 def main(argv: list[str] | None = None) -> int:
     args = argument_parser().parse_args(argv)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with bad_input(args.verbose):
         report = Report(args.folders, row=args.row, samples=args.samples)
         output = args.output or args.folders[0] / "report"
-        check_output(output)
+        check_folder(output)
     for run in report.runs:
         row = report.rows.get(run.name)
         print(f"{run.name}: {run.steps} steps" + (f", row {row}" if row else ""))

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torchvision.io import ImageReadMode, decode_jpeg
 
 __all__ = ["orientation", "read_image"]
@@ -44,7 +44,10 @@ def read_image(file_name: str, format: str, size: tuple[int, int] | None = None)
         ValueError: values that have no meaning in 8 bits.
     """
     with PathManager.open(file_name, "rb") as file:
-        image = Image.open(file)
+        try:
+            image = Image.open(file)
+        except UnidentifiedImageError as error:  # which names the open file's object
+            raise UnidentifiedImageError(f"cannot identify {file_name} as a picture") from error
         pixels = _decode_jpeg(file, format) if _is_plain_jpeg(image, format) else None
         if pixels is not None:
             return pixels

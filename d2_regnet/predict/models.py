@@ -47,12 +47,22 @@ def _config(path: str) -> DictConfig | CfgNode:
     if path.endswith((".yaml", ".yml")):
         if not os.path.isfile(path) and not os.path.dirname(path):
             return model_zoo.get_config(path)
-        if os.path.isfile(path) and "MODEL" in LazyConfig.load(path):
+        if os.path.isfile(path) and _is_yacs(path):
             cfg = get_cfg()
             add_regnet_config(cfg)
-            cfg.merge_from_file(path)
+            try:
+                cfg.merge_from_file(path)
+            except (KeyError, AssertionError, ValueError) as error:
+                raise ValueError(f"{path}: {error.args[0] if error.args else error}") from error
             return cfg
     return load_config(path)
+
+
+def _is_yacs(path: str) -> bool:
+    try:
+        return "MODEL" in LazyConfig.load(path)
+    except Exception:  # `load_config` says what is wrong with it
+        return False
 
 
 def _own_weights(path: str, cfg: DictConfig | CfgNode) -> str:

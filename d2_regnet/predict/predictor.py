@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -210,7 +211,13 @@ def _load(model: torch.nn.Module, weights: str) -> None:
     with torch.no_grad():
         for tensor in numbers.values():
             tensor.fill_(float("nan"))  # whatever a checkpoint leaves out stays so
-    SafetensorsCheckpointer(model).load(weights)
+    try:
+        SafetensorsCheckpointer(model).load(weights)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(
+            f"{weights} is no checkpoint that can be read ({type(error).__name__}); "
+            "tools/convert_checkpoint.py converts those of other projects"
+        ) from error
     empty = [name for name, tensor in numbers.items() if tensor.isnan().any()]
     if empty:
         raise ValueError(

@@ -68,7 +68,9 @@ def _frames(
         try:
             yield from islice(source.frames(), max_frames)
         except Exception as error:  # what a damaged file makes Pillow raise can be anything
-            unread[source.name] = " ".join(f"{type(error).__name__}: {error}".split())
+            told = isinstance(error, OSError | ValueError)
+            reason = str(error) if told else f"{type(error).__name__}: {error}"
+            unread[source.name] = " ".join(reason.split())
 
 
 def _draw(frame: Frame, prediction, writers: dict, stack: ExitStack) -> None:

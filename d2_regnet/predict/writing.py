@@ -14,7 +14,7 @@ import numpy as np
 from detectron2.data.catalog import Metadata
 from PIL import Image
 
-from d2_regnet.files import whole_file
+from d2_regnet.files import check_folder, whole_file
 
 from .prediction import Prediction
 from .sources import Camera, Frame, Source, Video
@@ -31,9 +31,9 @@ def check_targets(sources: Sequence[Source], output: Path, overwrite: bool) -> N
     Raises:
         FileExistsError: one of the files exists, and `overwrite` is not set.
         ValueError: the output folder is a file, or a drawn picture would replace an input.
+        PermissionError: nothing may be written there.
     """
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output: {output} is not a folder")
+    check_folder(output)
     targets = [*(source.target for source in sources), output / JSON, output / CSV]
     there = [target for target in targets if target.exists()]
     inputs = {os.path.realpath(s.name) for s in sources if not isinstance(s, Camera)}

@@ -86,6 +86,7 @@ def test_refusals(export, tmp_path, refused, monkeypatch):
         ([*onnx_to, "tiny.onnx", "--opset", 11], "opset 11: from 16 on"),
         ([*onnx_to, "tiny.onnx", "--score-threshold", 2], "from 0 to 1, not 2"),
         ([*onnx_to, "tiny.onnx", "--check", "missing.jpg"], "missing.jpg"),
+        ([*onnx_to, "tiny.onnx", "--check", tmp_path], "is a folder; name pictures"),
         (["--format", "tflite", "--output", "x"], "invalid choice: 'tflite'"),
         ([*onnx_to, "tiny.onnx", "--weights", "missing.pth"], "missing.pth"),
     ):

@@ -37,6 +37,7 @@ def test_a_dry_run_prints_the_plan(tool, shapes, tiny_run, tmp_path, capsys):
         ({"--format": ["voc"]}, "nothing of the format voc"),
         ({"--model": ["mask_rcnn_regnetx_400mf_fpn_9x"]}, "the nearest are"),
         ({"--weights": ["nowhere.pth"]}, "nowhere.pth"),
+        ({"--output": [__file__ + "/out"]}, "test_finetune.py is not a folder"),
         ({"train.max_itr=3": []}, "train.max_iter"),
         ({"train.device=tpu": []}, "tpu"),
         ({"--resume": []}, "--resume takes data"),

@@ -24,6 +24,8 @@ def photos(tmp_path, monkeypatch):
     for _ in range(3):
         writer.write(cv2.resize(render(2, "val", 0)[0], (160, 120)))
     writer.release()
+    (tmp_path / "broken.yaml").write_text("a: [")
+    (tmp_path / "other.yaml").write_text("MODEL: {NOWHERE: 1}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -39,7 +41,7 @@ def test_a_folder_is_predicted_and_what_cannot_be_read_is_said(
     assert tool.main([*line, "--batch-size", "2", "--device", "cpu"]) == 1
     out, err = capsys.readouterr()
     assert "in 5 picture(s): out" in out
-    assert "1 input(s) could not be read:\n  photos/broken.jpg: " in err
+    assert "1 input(s) could not be read:\n  photos/broken.jpg: cannot identify " in err
     names = ["a/1.png", "b/1.png", "clip.avi.mp4", "predictions.csv", "predictions.json"]
     assert files(photos / "out") == names
     drawn, plain = (cv2.imread(str(photos / x / "a/1.png")) for x in ("out", "photos"))
@@ -120,6 +122,11 @@ def test_a_camera_until_ctrl_c(tool, photos, tiny_run, monkeypatch, capsys):
         ({"--max-frames": "0"}, "--max-frames"),
         ({"--device": "gpu"}, "'gpu' is not a device"),
         ({"--output": "photos/a/1.png"}, "is not a folder"),
+        ({"--output": "photos/a/1.png/out"}, "photos/a/1.png is not a folder"),
+        ({"--weights": "photos/broken.jpg"}, "broken.jpg is no checkpoint"),
+        ({"--model": "photos"}, "photos has no config.yaml"),
+        ({"--model": "broken.yaml"}, "broken.yaml: ParserError"),
+        ({"--model": "other.yaml"}, "other.yaml: Non-existent config key: MODEL.NOWHERE"),
     ],
 )
 def test_bad_input_is_one_line(tool, photos, tiny_run, refused, changes, said):
