@@ -57,11 +57,13 @@ def _detected(model, x, size):
         found.remove("pred_masks")
     found = detector_postprocess(found, height, width)
     boxes = found.pred_boxes.tensor
-    masks = [paste_masks(found.mask_probabilities, boxes, size)] if has_masks else []
-    return boxes, found.scores, found.pred_classes, *masks
+    if not has_masks:
+        return boxes, found.scores, found.pred_classes
+    paste = torch.jit.script(paste_masks)  # a trace would unroll its loop
+    masks = paste(found.mask_probabilities, boxes, size)
+    return boxes, found.scores, found.pred_classes, masks
 
 
-@torch.jit.script
 def paste_masks(masks: torch.Tensor, boxes: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
     """What Detectron2's `paste_masks_in_image` answers, at a cost that a file can bear.
 
