@@ -39,7 +39,10 @@ class ToolParser(argparse.ArgumentParser):
         """
         shown = examples.strip("\n")
         epilog = f"Examples:\n\n{shown}\n\n{exit_codes}" if examples else exit_codes
-        kwargs = {"formatter_class": argparse.RawDescriptionHelpFormatter} | kwargs
+        kwargs = {
+            "prog": f"python {sys.argv[0]}",  # so that examples can be pasted
+            "formatter_class": argparse.RawDescriptionHelpFormatter,
+        } | kwargs
         super().__init__(description=description, epilog=epilog, **kwargs)
         self.add_argument(
             "--verbose",

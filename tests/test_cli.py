@@ -16,6 +16,12 @@ def test_parser_shows_examples_and_exit_codes(capsys):
     assert "--dry-run" in out and "--verbose" in out
 
 
+def test_examples_can_be_pasted(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["tools/does_it.py"])
+    text = ToolParser("Does it.", "Once:\n    $ %(prog)s one").format_help()
+    assert "$ python tools/does_it.py one" in text
+
+
 def test_parser_refuses_in_one_line(capsys):
     parser = ToolParser("Does it.", prog="tool")
     with pytest.raises(SystemExit) as end:

@@ -106,7 +106,8 @@ def main(argv: list[str] | None = None) -> int:
         with failure(args.verbose):
             results = run(job)
     except KeyboardInterrupt as stop:  # also `Interrupted`, which knows its signal
-        print(f"Stopped. `{sys.argv[0]} --resume --output {args.output}` goes on from here.")
+        again = f"python {sys.argv[0]} --resume --output {args.output}"
+        print(f"Stopped. `{again}` goes on from here.")
         return 128 + getattr(stop, "signum", signal.SIGINT)
     folder = job.output
     print(f"""{summary(results)}
