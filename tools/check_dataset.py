@@ -40,7 +40,9 @@ def argument_parser() -> ToolParser:
         dry_run="with --fix-to: say what would be written, write nothing",
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--config-file", metavar="FILE", help="a LazyConfig, or a row's name")
+    source.add_argument(
+        "--config-file", metavar="FILE", help="a LazyConfig, a row's name, or a run's folder"
+    )
     source.add_argument("--dataset", metavar="NAME", help="a registered data set")
     source.add_argument("--json", metavar="FILE", help="annotations in COCO's format")
     parser.add_argument("--images", metavar="DIR", help="where the images of --json lie")

@@ -23,7 +23,9 @@ The same path on this machine, two processes on its CPU:
 
 def argument_parser() -> ToolParser:
     parser = ToolParser(__doc__, _EXAMPLES, dry_run="print what would be submitted")
-    parser.add_argument("--config-file", required=True, help="a LazyConfig, or a row's name")
+    parser.add_argument(
+        "--config-file", required=True, help="a LazyConfig, a row's name, or a run's folder"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the newest checkpoint")
     parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")
     parser.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")

@@ -49,8 +49,8 @@ def load_config(path_or_name: str, overrides: Iterable[str] = ()) -> DictConfig:
     `recipes.scale_to_batch_size`), except for those that are overridden themselves.
 
     Args:
-        path_or_name: a LazyConfig file (.py, or the config.yaml of an earlier run), or the name of
-            a row of d2_regnet's or of Detectron2's model zoo.
+        path_or_name: a LazyConfig file (.py, or the config.yaml of an earlier run), the run's
+            folder, or the name of a row of d2_regnet's or of Detectron2's model zoo.
         overrides: `key=value` in hydra's grammar, as Detectron2 takes them. A key must exist in the
             config or be a parameter of the callable it goes to; `+key=value` adds any other.
 
@@ -80,7 +80,7 @@ def load_config(path_or_name: str, overrides: Iterable[str] = ()) -> DictConfig:
 
 
 def find_config(path_or_name: str) -> str:
-    """The path of a config given by its path, or by its name in a model zoo.
+    """The path of a config given by its path, its run's folder, or its name in a model zoo.
 
     Returns:
         The path; empty for a name of d2_regnet's model zoo that is composed and has no file.
@@ -91,14 +91,17 @@ def find_config(path_or_name: str) -> str:
     """
     if not path_or_name:
         raise FileNotFoundError("no config: name one with --config-file")
-    if os.path.isfile(path_or_name):
-        return path_or_name
+    for path in (path_or_name, os.path.join(path_or_name, "config.yaml")):
+        if os.path.isfile(path):
+            return path
     zoo = importlib.resources.files("detectron2") / "model_zoo" / "configs" / path_or_name
     if zoo.is_file():
         return str(zoo)
     if model_zoo.has_own_arch(path_or_name):
         return ""
     folder = os.path.dirname(path_or_name)
+    if folder and os.path.isdir(path_or_name):
+        raise FileNotFoundError(f"the folder {path_or_name} has no config.yaml, so is no run's")
     if path_or_name.endswith((".py", ".yaml", ".yml")) or folder:
         here = sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
         hint = nearest(os.path.basename(path_or_name), [f for f in here if f.endswith(".py")])

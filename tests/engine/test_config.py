@@ -36,8 +36,12 @@ def test_a_short_config_gets_the_defaults(tmp_path):
     assert cfg.train.checkpointer.period == 5000 and cfg.train.clip_grad is None
 
 
-def test_configs_are_found_by_path_and_by_name(root, monkeypatch, tiny):
+def test_configs_are_found_by_path_and_by_name(root, tmp_path, tiny):
     assert find_config(tiny) == tiny
+    with pytest.raises(FileNotFoundError, match="has no config.yaml, so is no run's"):
+        find_config(str(tmp_path))
+    (tmp_path / "config.yaml").touch()
+    assert find_config(str(tmp_path)) == str(tmp_path / "config.yaml")
     row = "mask_rcnn_regnetx_400mf_fpn_3x"
     assert find_config(row) == str(root / "configs" / f"{row}.py")
     theirs = "COCO-InstanceSegmentation/mask_rcnn_regnetx_4gf_dds_fpn_1x.py"
