@@ -32,35 +32,38 @@ def count_flops(
     device = next(model.parameters()).device
     picture = torch.zeros(1, model.pixel_mean.shape[0], *size, device=device)
     features = model.backbone(picture)
-    counts = {"body": _count(model.backbone.bottom_up, picture)}
-    counts["fpn"] = _count(model.backbone, picture) - counts["body"]
+    counts = {"body": multiply_adds(model.backbone.bottom_up, picture)}
+    counts["fpn"] = multiply_adds(model.backbone, picture) - counts["body"]
     if isinstance(model, RetinaNet):
         names = model.head_in_features
-        return counts | {"head": _count(model.head, [features[name] for name in names])}
+        head = multiply_adds(model.head, [features[name] for name in names])
+        return counts | {"head": head}
     rpn, heads = model.proposal_generator, model.roi_heads
-    counts["rpn"] = _count(rpn.rpn_head, [features[name] for name in rpn.in_features])
+    counts["rpn"] = multiply_adds(rpn.rpn_head, [features[name] for name in rpn.in_features])
     channels = features[heads.box_in_features[0]].shape[1]
     crops = torch.zeros(proposals, channels, *heads.box_pooler.output_size, device=device)
     counts["box"] = sum(
-        _count(nn.Sequential(head, predictor), crops)
+        multiply_adds(nn.Sequential(head, predictor), crops)
         for head, predictor in zip(_stages(heads.box_head), _stages(heads.box_predictor))
     )
     if heads.mask_on:
         crops = torch.zeros(masks, channels, *heads.mask_pooler.output_size, device=device)
-        counts["mask"] = sum(_count(head.layers, crops) for head in _stages(heads.mask_head))
+        counts["mask"] = sum(multiply_adds(head.layers, crops) for head in _stages(heads.mask_head))
     return counts
 
 
-def _stages(head: nn.Module) -> list[nn.Module]:
-    return list(head) if isinstance(head, nn.ModuleList) else [head]
-
-
-def _count(function: Callable, inputs) -> int:
+@torch.no_grad()
+def multiply_adds(function: Callable, inputs) -> int:
+    """Of the convolutions, linear layers and matrix products that `function(inputs)` computes."""
     own = {torch.ops.torchvision.deform_conv2d: _deform_conv2d}
     with FlopCounterMode(display=False, custom_mapping=own) as counter:
         function(inputs)
     # The counter takes a multiplication and an addition for two.
     return counter.get_total_flops() // 2
+
+
+def _stages(head: nn.Module) -> list[nn.Module]:
+    return list(head) if isinstance(head, nn.ModuleList) else [head]
 
 
 def _deform_conv2d(input_shape, weight_shape, *args, out_shape, **kwargs) -> int:

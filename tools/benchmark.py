@@ -11,8 +11,18 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from d2_regnet.benchmark import body, data, detector, detectors, evaluate, machine, plot, train
-from d2_regnet.benchmark.results import about, as_json, table
+from d2_regnet.benchmark import (
+    body,
+    data,
+    detector,
+    detectors,
+    evaluate,
+    layers,
+    machine,
+    plot,
+    train,
+)
+from d2_regnet.benchmark.results import COUNTED, about, as_json, table
 from d2_regnet.cli import ToolParser, bad_input, failure
 from d2_regnet.files import whole_file
 
@@ -29,17 +39,45 @@ Whole detectors, with a picture of the results:
 The memory of every row:
     $ %(prog)s memory --rows all --json memory.json
 """
+_EXAMPLES_OF = {
+    "body": """
+    $ %(prog)s --archs RegNetX-3.2GF --peers ours detectron2 torchvision timm
+    $ %(prog)s --train --archs RegNetX-400MF --batch 2 --peers ours unfused checkpointed detectron2
+    $ %(prog)s --peers ours --size 224 224 --batch 4 --archs RegNetX-800MF efficientnet_b2@260
+""",
+    "detector": """
+    $ %(prog)s --rows retinanet_regnetx_800mf_fpn_1x --dtypes float32 bfloat16
+    $ %(prog)s --rows mask_rcnn_regnetx_400mf_fpn_3x mask_rcnn_regnetx_3.2gf_fpn_3x --plot a.png
+""",
+    "layers": """
+    $ %(prog)s --rows mask_rcnn_regnetx_3.2gf_fpn_1x --dtypes float32 bfloat16
+""",
+    "train": """
+    $ %(prog)s --rows mask_rcnn_regnetx_400mf_fpn_3x --peers ours unfused detectron2
+""",
+    "memory": """
+    $ %(prog)s --rows mask_rcnn_regnetx_12gf_fpn_1x --peers ours unfused detectron2
+    $ %(prog)s --rows all --json memory.json
+""",
+    "data": """
+    $ %(prog)s --annotations instances_val2017.json --images val2017 --pictures 16
+""",
+    "evaluate": """
+    $ %(prog)s --pictures 200
+""",
+}
 
 _COMMANDS = {
     "body": body.measure,
     "detector": detector.measure,
+    "layers": layers.measure,
     "train": train.measure,
     "memory": train.memory,
     "data": data.measure,
     "evaluate": evaluate.measure,
 }
 # A median of fewer than five runs, of which the first fills caches, says little.
-_LEAST = {"rounds": 5, "discard": 1, "batch": 1, "threads": 1, "pictures": 1}
+_LEAST = {"rounds": 5, "discard": 1, "batch": 1, "threads": 1, "pictures": 1, "layers": 1}
 
 
 def argument_parser() -> ToolParser:
@@ -48,10 +86,19 @@ def argument_parser() -> ToolParser:
 
     def add(name, help, peers, *, timed=True, plotted=False):
         command = commands.add_parser(
-            name, description=help, help=help, dry_run="list what would run, and run nothing"
+            name,
+            description=help,
+            help=help,
+            examples=_EXAMPLES_OF[name],
+            dry_run="list what would run, and run nothing",
         )
+        if name in ("body", "detector", "layers"):
+            command.epilog += "\n\n" + COUNTED.replace("%", "%%")
         default = [peer for peer in ("ours", "detectron2") if timed or peer == "ours"]
-        command.add_argument("--peers", nargs="+", choices=peers, default=default)
+        if len(peers) > 1:
+            command.add_argument("--peers", nargs="+", choices=peers, default=default)
+        else:
+            command.set_defaults(peers=peers)
         if timed:
             command.add_argument("--rounds", type=int, default=5, help="timed runs (%(default)s)")
             command.add_argument("--discard", type=int, default=1, help="runs before (%(default)s)")
@@ -76,7 +123,6 @@ def argument_parser() -> ToolParser:
             default=["float32"],
             help="of our inference; all else is float32",
         )
-        command.add_argument("--compile", action="store_true", help="torch.compile our inference")
 
     one = add("body", "bodies alone", body.PEERS, plotted=True)
     one.add_argument(
@@ -86,6 +132,7 @@ def argument_parser() -> ToolParser:
         help="RegNets, EfficientNets; NAME@SIDE has its own square pictures",
     )
     one.add_argument("--train", action="store_true", help="forward and backward, not forward")
+    one.add_argument("--compile", action="store_true", help="torch.compile our inference")
     sized(one, [800, 1216], 1)
     precise(one)
 
@@ -93,6 +140,13 @@ def argument_parser() -> ToolParser:
     one.add_argument("--rows", nargs="+", default=["mask_rcnn_regnetx_400mf_fpn_3x"])
     one.add_argument("--amp", action="store_true", help="float16 autocast for all (GPU)")
     one.add_argument("--cuda-graphs", action="store_true", help="replay our body and FPN (GPU)")
+    one.add_argument("--compile", action="store_true", help="torch.compile our inference")
+    sized(one, [800, 1216], 1)
+    precise(one)
+
+    one = add("layers", "the dominant layers of detectors, and what bounds them", ["ours"])
+    one.add_argument("--rows", nargs="+", default=["mask_rcnn_regnetx_400mf_fpn_3x"])
+    one.add_argument("--layers", type=int, default=8, help="how many (%(default)s)")
     sized(one, [800, 1216], 1)
     precise(one)
 
@@ -184,6 +238,15 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def title(args, results: list[dict]) -> str:
+    """What the picture shows."""
+    what = "a training step" if getattr(args, "train", False) else "inference"
+    sizes = {result.get("size", "x".join(map(str, args.size))) for result in results}
+    size = sizes.pop() if len(sizes) == 1 else "each at its own size"
+    kind = {"body": "Bodies", "detector": "Detectors"}[args.command]
+    return f"{kind}, {what}, batch {args.batch}, {size}"
+
+
 def measure(args, groups: dict, skipped: list[str], records) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -192,12 +255,13 @@ def measure(args, groups: dict, skipped: list[str], records) -> None:
     results = []
     for group, peers in tqdm(groups.items(), desc=args.command, disable=None):
         results += run(args, group, peers, records)
+    found = machine.fastest(found, machine.measured(args.device, dtypes))
     for result in results:
-        if "gflops_per_second" in result:
-            peak = found["peak"][result["dtype"]]
-            result["share_of_peak"] = result["gflops_per_second"] / peak
+        result |= machine.against_peaks(result, found)
     print(table(results))
     print(f"\n{about(found)}")
+    if any("share_of_peak" in result for result in results):
+        print(f"\n{COUNTED}")
     if args.json:
         arguments = {
             key: str(value) if isinstance(value, Path) else value
@@ -208,7 +272,7 @@ def measure(args, groups: dict, skipped: list[str], records) -> None:
         print(f"Wrote {args.json}")
     if getattr(args, "plot", None):
         with whole_file(args.plot) as file:
-            file.write(plot.draw(results, about(found)))
+            file.write(plot.draw(results, f"{title(args, results)}; {about(found)}"))
         print(f"Wrote {args.plot}")
 
 

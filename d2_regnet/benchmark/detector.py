@@ -5,7 +5,7 @@ from detectron2.structures import pairwise_iou
 from torch import nn
 
 from d2_regnet import model_zoo
-from d2_regnet.flops import count_flops
+from d2_regnet.flops import multiply_adds
 from d2_regnet.optimize import optimize_for_inference
 
 from .detectors import detector, load, pictures, random_state
@@ -30,35 +30,40 @@ def measure(
 ) -> list[dict]:
     """Times one row; `ours` is optimized for inference, once for each dtype.
 
-    `difference` is that of the FPN's features from our own plain float32 detector's, `same` the
-    share of its detections that a peer has as well.
+    `gflops` are the multiply-adds of the plain detector for a picture, `gflops_done` those that a
+    peer carries out: Winograd's convolutions need fewer. `difference` is that of the FPN's features
+    from our own plain float32 detector's, `same` the share of its detections that a peer has too.
     """
     state = random_state(row, size)
     inputs = pictures(batch, size)
     plain = detector(row, "unfused")
     load(plain, state)
     plain = plain.eval().to(device)
-    flops = _flops(row, size)
     expected = _answers(plain, inputs)
-    runs, results = {}, {}
+    flops = multiply_adds(plain, inputs) / batch
+    runs, results, done = {}, {}, {}
     for peer in peers:
         for dtype in dtypes if peer == "ours" else ["float32"]:
             model = detector(row, peer)
             load(model, state)
             model = model.eval().to(device)
+            name = peer if dtype == "float32" else f"{peer} {dtype}"
+            done[name] = flops
             if peer == "ours":
                 model = optimize_for_inference(model, getattr(torch, dtype), compile)
+                # The two hide what they compute; Winograd is used with neither.
+                if not (compile or cuda_graphs):
+                    done[name] = multiply_adds(model, inputs) / batch
                 if cuda_graphs:
                     picture = model.preprocess_image(inputs).tensor
                     model.backbone = _Replayed(model.backbone, picture)
-            name = peer if dtype == "float32" else f"{peer} {dtype}"
             runs[name] = _run(model, inputs, amp, device)
             difference, same = _agreement(expected, _answers(model, inputs))
             results[name] = {"row": row, "peer": name, "dtype": dtype}
             results[name] |= {"difference": difference, "same": same}
     timings = take_turns(runs, rounds=rounds, discard=discard, device=device, title=row)
     for name, timing in timings.items():
-        results[name] |= timing.figures(batch, flops) | {
+        results[name] |= timing.figures(batch, flops, done[name]) | {
             "ap": model_zoo.rows().get(row, {}).get("box_ap")
         }
     compared([*results.values()])
@@ -99,13 +104,6 @@ class _Replayed(nn.Module):
         self._picture.copy_(picture)
         self._graph.replay()
         return self._features
-
-
-def _flops(row: str, size: tuple[int, int]) -> int:
-    padded = tuple(-(-side // 128) * 128 for side in size)
-    with torch.device("meta"):
-        model = detector(row, "unfused").eval()
-        return sum(count_flops(model, padded).values())
 
 
 @torch.no_grad()

@@ -9,6 +9,13 @@ from matplotlib.ticker import FuncFormatter
 from d2_regnet.report.charts import COLOURS
 
 _MARKERS = "osD^vPX*"
+_WIDE = 5  # the largest over the smallest value from which on an axis is logarithmic
+_NAMES = {
+    "faster_rcnn": "Faster R-CNN",
+    "mask_rcnn": "Mask R-CNN",
+    "cascade_mask_rcnn": "Cascade Mask R-CNN",
+    "retinanet": "RetinaNet",
+}
 
 
 def draw(results: Sequence[dict], title: str) -> bytes:
@@ -39,14 +46,10 @@ def draw(results: Sequence[dict], title: str) -> bytes:
                 label=peer,
             )
         _name_the_fastest(axes, results, key)
-        axes.set_yscale("log")
-        if key == "gflops":
-            axes.set_xscale("log")
-            axes.xaxis.set_minor_formatter(FuncFormatter(_short))
-        axes.yaxis.set_minor_formatter(FuncFormatter(_short))
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.margins(x=0.12, y=0.12)
+        axes.margins(x=0.15, y=0.12)
+        _scale(axes, "x", [each[key] for each in results if each.get(key)])
+        if not _scale(axes, "y", [each["pictures_per_second"] for each in results]):
+            axes.set_ylim(bottom=0)
         axes.set_xlabel(label)
         axes.set_ylabel("pictures a second (up is better)")
         axes.grid(alpha=0.3, which="both")
@@ -56,11 +59,33 @@ def draw(results: Sequence[dict], title: str) -> bytes:
     return buffer.getvalue()
 
 
+def _scale(axes, name: str, values: list[float]) -> bool:
+    """Makes an axis logarithmic where the values ask for it, and says whether they do."""
+    if max(values) < _WIDE * min(values):
+        return False
+    getattr(axes, f"set_{name}scale")("log")
+    axis = getattr(axes, f"{name}axis")
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(FuncFormatter(_short))
+    return True
+
+
+def _parts(result: dict) -> tuple[str, str]:
+    """What a line stands for, and the name of a point on it."""
+    if "arch" in result:
+        family, _, size = result["arch"].partition("-")
+        if family.startswith("efficientnet"):
+            return "EfficientNet", result["arch"].removeprefix("efficientnet_").upper()
+        return family, f"{family[-1]}-{size}"
+    head, _, schedule = result["row"].rpartition("_fpn_")
+    kind = next(kind for kind in _NAMES if head.startswith(kind))
+    name = head.removeprefix(f"{kind}_").removeprefix("regnet").replace("_", "-").upper()
+    return f"{_NAMES[kind]} {schedule}", name
+
+
 def _series(result: dict) -> str:
-    kind = (result.get("arch") or "").partition("-")[0]
-    if kind.startswith("efficientnet"):
-        return "EfficientNet, torchvision"
-    return f"{kind}, {result['peer']}" if kind else result["peer"]
+    peer = result["peer"].replace("detectron2", "Detectron2")
+    return f"{_parts(result)[0]}, {peer}"
 
 
 def _short(value: float, _) -> str:
@@ -70,22 +95,23 @@ def _short(value: float, _) -> str:
 
 
 def _name_the_fastest(axes, results, key) -> None:
-    """The names of what is compared, each at its highest point."""
+    """The names of what is compared, each at its highest point, where no falling line passes."""
     highest = {}
     for each in results:
-        name = each.get("arch") or each["row"]
+        name = _parts(each)
         if each.get(key) and (
             name not in highest
             or each["pictures_per_second"] > highest[name]["pictures_per_second"]
         ):
             highest[name] = each
-    for name, each in highest.items():
+    for (family, name), each in highest.items():
+        below = family == "RegNetY"  # RegNetX of as many FLOPs lies just above
         axes.annotate(
-            name.removeprefix("RegNet").replace("efficientnet_", ""),
+            name,
             (each[key], each["pictures_per_second"]),
-            (0, -8 if "RegNetY" in name else 8),
+            (-4, -4) if below else (4, 4),
             textcoords="offset points",
-            fontsize="x-small",
-            ha="center",
-            va="center",
+            fontsize="small",
+            ha="right" if below else "left",
+            va="top" if below else "bottom",
         )

@@ -5,6 +5,15 @@ from collections.abc import Callable, Sequence
 
 from tabulate import tabulate
 
+# What the columns of operations mean, for the screen, the JSON and --help.
+COUNTED = """\
+GFLOPs are 1e9 multiply-adds of the convolutions and linear layers, computed plainly, for a picture
+(`layers`: for one call); a training step counts as three forward passes. "done", where it is shown,
+are those carried out: Winograd's convolutions need fewer. GFLOP/s and "of peak" count what is
+carried out. The peak is the fastest of ten large matrix products and ten dense 3x3 convolutions,
+half of them before and half after the rest, so a share above 100 % says only that the machine was
+slower then."""
+
 
 def _number(digits: int, scale: float = 1.0) -> Callable[[float], str]:
     return lambda value: f"{value * scale:,.{digits}f}"
@@ -19,6 +28,10 @@ COLUMNS = {
     "arch": ("arch", str),
     "row": ("row", str),
     "size": ("pictures", str),
+    "layer": ("layer", str),
+    "on": ("on", str),
+    "times": ("times", str),
+    "share": ("of all", _percent),
     "part": ("pictures for", {"train": "training", "test": "evaluation"}.get),
     "pictures": ("pictures", str),
     "peer": ("by", str),
@@ -26,8 +39,12 @@ COLUMNS = {
     "spread": ("spread", _percent),
     "pictures_per_second": ("pictures/s", _number(2)),
     "gflops": ("GFLOPs", _number(1)),
+    "gflops_done": ("done", _number(1)),
     "gflops_per_second": ("GFLOP/s", _number(0)),
     "share_of_peak": ("of peak", _percent),
+    "moved": ("MB", _number(1, 1e-6)),
+    "seconds_of_operations": ("operations, ms", _number(1, 1e3)),
+    "seconds_of_bytes": ("bytes, ms", _number(1, 1e3)),
     "saved_bytes": ("saved, MiB", _number(0, 2**-20)),
     "bytes": ("memory, GB", _number(2, 1e-9)),
     "published": ("published, GB", _number(1)),
@@ -47,7 +64,7 @@ def table(results: Sequence[dict]) -> str:
         ["" if result.get(key) is None else COLUMNS[key][1](result[key]) for key in there]
         for result in results
     ]
-    left = {"arch", "row", "size", "part", "peer"}
+    left = {"arch", "row", "layer", "on", "size", "part", "peer"}
     align = ["left" if key in left else "right" for key in there]
     headings = [COLUMNS[key][0] for key in there]
     return tabulate(rows, headings, tablefmt="pipe", colalign=align, disable_numparse=True)
@@ -69,6 +86,7 @@ def as_json(command: str, arguments: dict, machine: dict, skipped: list, results
         "command": command,
         "arguments": arguments,
         "machine": machine,
+        "counted": " ".join(COUNTED.split()),
         "skipped": skipped,
         "results": results,
     }

@@ -32,12 +32,15 @@ class Timing:
         first, _, third = statistics.quantiles(self.seconds, n=4, method="inclusive")
         return (third - first) / self.median
 
-    def figures(self, batch: int, flops: float | None = None) -> dict[str, float]:
+    def figures(
+        self, batch: int, flops: float | None = None, done: float | None = None
+    ) -> dict[str, float]:
         """The part of a result that follows from the times.
 
         Args:
             batch: pictures in a run.
-            flops: multiply-adds of a picture; None where they are not counted.
+            flops: multiply-adds of a picture, computed plainly; None where they are not counted.
+            done: those that were carried out, where they are counted apart.
         """
         found = {
             "seconds": self.median,
@@ -46,7 +49,10 @@ class Timing:
         }
         if flops is not None:
             found["gflops"] = flops / 1e9
-            found["gflops_per_second"] = batch * flops / self.median / 1e9
+            if done is not None:
+                found["gflops_done"] = done / 1e9
+            carried_out = flops if done is None else done
+            found["gflops_per_second"] = batch * carried_out / self.median / 1e9
         return found
 
 

@@ -4,6 +4,7 @@ import io
 
 from PIL import Image
 
+from d2_regnet.benchmark import plot
 from d2_regnet.benchmark.plot import draw
 from d2_regnet.benchmark.results import about, table
 
@@ -42,6 +43,17 @@ def test_about():
         "Z80, 1 thread(s) of 2 core(s), torch 2.9; "
         "peak 1,234 GFLOP/s float32, 9 GFLOP/s bfloat16, 10 GB/s"
     )
+
+
+def test_lines_and_points_have_names():
+    def parts(**result):
+        return plot._parts(result)
+
+    assert parts(arch="RegNetY-4.0GF") == ("RegNetY", "Y-4.0GF")
+    assert parts(arch="efficientnet_b4") == ("EfficientNet", "B4")
+    assert parts(row="mask_rcnn_regnetx_3.2gf_fpn_3x") == ("Mask R-CNN 3x", "X-3.2GF")
+    assert parts(row="cascade_mask_rcnn_r50_fpn_1x") == ("Cascade Mask R-CNN 1x", "R50")
+    assert parts(row="mask_rcnn_regnety_4.0gf_dds_fpn_1x")[1] == "Y-4.0GF-DDS"
 
 
 def test_picture():

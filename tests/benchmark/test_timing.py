@@ -20,6 +20,16 @@ def test_median_and_spread(seconds, median, spread):
     assert timing.spread == pytest.approx(spread)
 
 
+def test_figures():
+    timing = Timing((2.0,))
+    plain = timing.figures(4, 3e9)
+    assert plain["pictures_per_second"] == 2 and plain["gflops_per_second"] == 6
+    assert "gflops_done" not in plain
+    winograd = timing.figures(4, 3e9, 1e9)
+    assert (winograd["gflops"], winograd["gflops_done"]) == (3, 1)
+    assert winograd["gflops_per_second"] == 2  # of those carried out
+
+
 def test_turns_are_taken_and_the_first_rounds_dropped(monkeypatch):
     called = []
     clock = iter(range(100))
