@@ -2,7 +2,9 @@
 
 import io
 from collections.abc import Sequence
+from itertools import pairwise
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -10,6 +12,13 @@ from d2_regnet.report.charts import COLOURS
 
 _MARKERS = "osD^vPX*"
 _WIDE = 5  # the largest over the smallest value from which on an axis is logarithmic
+# Where the name of a point stands: its offset in typographic points, and its alignment.
+_PLACES = [
+    ((4, 4), "left", "bottom"),
+    ((-4, -4), "right", "top"),
+    ((4, -4), "left", "top"),
+    ((-4, 4), "right", "bottom"),
+]
 _NAMES = {
     "faster_rcnn": "Faster R-CNN",
     "mask_rcnn": "Mask R-CNN",
@@ -25,8 +34,15 @@ def draw(results: Sequence[dict], title: str) -> bytes:
         results: with `peer`, `gflops`, `pictures_per_second`, `ap` (or None), `arch` or `row`.
         title: above both; a new line begins at each semicolon.
     """
+    buffer = io.BytesIO()
+    _figure(results, title).savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _figure(results: Sequence[dict], title: str) -> Figure:
     panels = [("gflops", "GFLOPs of a picture (multiply-adds)")]
-    if len({result["ap"] for result in results if result.get("ap")}) > 1:
+    published = [result["ap"] for result in results if result.get("ap")]
+    if len(set(published)) > 1 and 2 * len(published) >= len(results):
         panels.append(("ap", "box AP on COCO val2017, published"))
     figure = Figure(figsize=(6.4 * len(panels), 4.6), dpi=130, layout="constrained")
     figure.suptitle(title.replace("; ", "\n"), fontsize="medium")
@@ -45,7 +61,6 @@ def draw(results: Sequence[dict], title: str) -> bytes:
                 linewidth=1.6,
                 label=peer,
             )
-        _name_the_fastest(axes, results, key)
         axes.margins(x=0.15, y=0.12)
         _scale(axes, "x", [each[key] for each in results if each.get(key)])
         if not _scale(axes, "y", [each["pictures_per_second"] for each in results]):
@@ -54,9 +69,10 @@ def draw(results: Sequence[dict], title: str) -> bytes:
         axes.set_ylabel("pictures a second (up is better)")
         axes.grid(alpha=0.3, which="both")
     figure.axes[0].legend(fontsize="small")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    figure.draw_without_rendering()  # from here on it is known where everything lies
+    for axes, (key, _) in zip(figure.axes, panels):
+        _name_the_fastest(axes, results, key)
+    return figure
 
 
 def _scale(axes, name: str, values: list[float]) -> bool:
@@ -95,7 +111,7 @@ def _short(value: float, _) -> str:
 
 
 def _name_the_fastest(axes, results, key) -> None:
-    """The names of what is compared, each at its highest point, where no falling line passes."""
+    """The names of what is compared, each at its highest point, where it covers nothing."""
     highest = {}
     for each in results:
         name = _parts(each)
@@ -104,14 +120,34 @@ def _name_the_fastest(axes, results, key) -> None:
             or each["pictures_per_second"] > highest[name]["pictures_per_second"]
         ):
             highest[name] = each
-    for (family, name), each in highest.items():
-        below = family == "RegNetY"  # RegNetX of as many FLOPs lies just above
-        axes.annotate(
-            name,
-            (each[key], each["pictures_per_second"]),
-            (-4, -4) if below else (4, 4),
-            textcoords="offset points",
-            fontsize="small",
-            ha="right" if below else "left",
-            va="top" if below else "bottom",
-        )
+    legend = axes.get_legend()
+    boxes = [legend.get_window_extent()] if legend else []
+    drawn = _drawn(axes)
+    for (_, name), each in sorted(
+        highest.items(), key=lambda item: item[1]["pictures_per_second"], reverse=True
+    ):
+        for place in _PLACES:
+            offset, ha, va = place
+            text = axes.annotate(
+                name,
+                (each[key], each["pictures_per_second"]),
+                offset,
+                textcoords="offset points",
+                fontsize="small",
+                ha=ha,
+                va=va,
+            )
+            box = text.get_window_extent()
+            covers = box.count_overlaps(boxes) or box.count_contains(drawn)
+            if not covers or place is _PLACES[-1]:
+                break
+            text.remove()
+        boxes.append(box)
+
+
+def _drawn(axes) -> np.ndarray:
+    """Points all along the lines, in pixels: (N, 2)."""
+    ends = [axes.transData.transform(line.get_xydata()) for line in axes.lines]
+    return np.concatenate(
+        [ends[0][:0]] + [np.linspace(a, b, 50) for each in ends for a, b in pairwise(each)]
+    )

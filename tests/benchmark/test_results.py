@@ -56,6 +56,23 @@ def test_lines_and_points_have_names():
     assert parts(row="mask_rcnn_regnety_4.0gf_dds_fpn_1x")[1] == "Y-4.0GF-DDS"
 
 
+def test_names_of_close_points_cover_neither_each_other_nor_lines():
+    measured = {"RegNetX-3.2GF": (60, 1.4, 43.1), "RegNetX-4.0GF": (66, 1.3, 43.4)}
+    measured |= {"RegNetX-400MF": (8, 9.2, 37.6), "RegNetY-3.2GF": (60, 1.35, 43.2)}
+    keys = ("gflops", "pictures_per_second", "ap")
+    results = [
+        {"arch": arch, "peer": "ours"} | dict(zip(keys, values))
+        for arch, values in measured.items()
+    ]
+    for axes in plot._figure(results, "a title").axes:
+        boxes = [text.get_window_extent() for text in axes.texts]
+        assert sorted(text.get_text() for text in axes.texts) == [
+            *("X-3.2GF", "X-4.0GF", "X-400MF", "Y-3.2GF")
+        ]
+        assert [box.count_overlaps(boxes) for box in boxes] == [1] * 4  # each with itself
+        assert not any(box.count_contains(plot._drawn(axes)) for box in boxes)
+
+
 def test_picture():
     for results, panels in ((RESULTS, 1), ([*RESULTS, RESULTS[0] | {"ap": 40.0}], 2)):
         with Image.open(io.BytesIO(draw(results, "a title"))) as image:
