@@ -1,11 +1,16 @@
 """Batches after a restart, with any number of workers and processes, and with unusable pictures."""
 
+import gc
 import logging
 import multiprocessing
+import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from itertools import islice
+from pathlib import Path
 
 import detectron2.data.transforms as T
 import numpy as np
@@ -17,7 +22,7 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from PIL import Image
 
-from d2_regnet.data.loader import TooManySkipped, build_train_loader
+from d2_regnet.data.loader import TooManySkipped, build_train_loader, outlasting_signals
 from d2_regnet.data.mapper import RobustMapper
 
 
@@ -218,6 +223,68 @@ def test_workers_outlast_signals(records):
     del batches
     worker.join(10)
     assert worker.exitcode == 0
+
+
+def test_workers_end_with_an_iterator_that_is_garbage(records):
+    """Its queue is closed before it can tell them."""
+    others = multiprocessing.active_children()
+    loader = build_train_loader(records, mapper=mapper(), total_batch_size=4, num_workers=1)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - set(others)
+    batches.cycle = batches
+    del batches
+    gc.collect()
+    worker.join(10)
+    assert worker.exitcode == 0
+
+
+def test_workers_of_any_loader_outlast_signals_and_end_with_the_block():
+    others = multiprocessing.active_children()
+    with outlasting_signals(torch.utils.data.DataLoader(range(90), num_workers=1)) as loader:
+        batches = iter(loader)
+        next(batches)
+        (worker,) = set(multiprocessing.active_children()) - set(others)
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            os.kill(worker.pid, signum)
+        assert len(list(islice(batches, 40))) == 40 and worker.is_alive()
+    worker.join(10)
+    assert worker.exitcode == 0
+
+
+def test_batches_without_workers():
+    with outlasting_signals([1, 2]) as batches:
+        assert batches == [1, 2]
+
+
+IS_KILLED = """
+import multiprocessing, os, signal, sys
+from d2_regnet.data.loader import build_train_loader
+
+def large(record):
+    return bytes(1 << 20)  # more than a pipe holds: it waits for the batch to be taken
+
+records = [dict(width=1, height=2)] * 8
+batches = iter(build_train_loader(records, mapper=large, total_batch_size=4, num_workers=2))
+next(batches)
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_with_a_process_that_is_killed(tmp_path):
+    script = tmp_path / "is_killed.py"
+    script.write_text(IS_KILLED)
+    done = subprocess.run(
+        [sys.executable, str(script)], timeout=120, capture_output=True, text=True
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    workers = [Path(f"/proc/{pid}/cmdline") for pid in done.stdout.split()]
+    assert len(workers) == 2
+    end = time.monotonic() + 30
+    while any(worker.is_file() and worker.read_bytes() for worker in workers):
+        assert time.monotonic() < end, "a worker lives on"
+        time.sleep(0.05)
 
 
 LEAVES_WORKERS = """

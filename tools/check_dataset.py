@@ -12,14 +12,16 @@ from tqdm import tqdm
 
 import d2_regnet  # noqa: F401  registers its data sets
 from d2_regnet.cli import ToolParser, bad_input, failure
+from d2_regnet.data.before_training import dataset_names
 from d2_regnet.data.checks import KINDS, check_annotations, check_images, cleaned, read_coco
-from d2_regnet.data.registered import dataset_names, load_registered
-from d2_regnet.engine import load_config
+from d2_regnet.data.registered import load_registered
+from d2_regnet.engine.yacs_config import load_either
 from d2_regnet.files import whole_file
 
 _EXAMPLES = """
 All data sets of a config:
     $ %(prog)s --config-file configs/mask_rcnn_regnetx_400mf_fpn_3x.py
+    $ %(prog)s --config-file mask_rcnn_regnetx_400mf_fpn_3x.yaml
 
 One's own annotations, read to the last pixel, and a cleaned copy:
     $ %(prog)s --json train.json --images train/ --decode --fix-to train_clean.json
@@ -41,7 +43,9 @@ def argument_parser() -> ToolParser:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--config-file", metavar="FILE", help="a LazyConfig, a row's name, or a run's folder"
+        "--config-file",
+        metavar="FILE",
+        help="a config, a row's name, or a run's folder",
     )
     source.add_argument("--dataset", metavar="NAME", help="a registered data set")
     source.add_argument("--json", metavar="FILE", help="annotations in COCO's format")
@@ -51,7 +55,9 @@ def argument_parser() -> ToolParser:
     parser.add_argument("--examples", type=int, default=3, help="shown of a kind (%(default)s)")
     parser.add_argument("--fix-to", metavar="NEW.json", help="write a cleaned file")
     parser.add_argument("--overwrite", action="store_true", help="NEW.json may exist")
-    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
+    parser.add_argument(
+        "opts", nargs="*", metavar="key=value", help="overrides of the config; for YAML, KEY VALUE"
+    )
     return parser
 
 
@@ -65,9 +71,12 @@ def find_sources(args) -> dict[str, tuple]:
         return {args.json: (lambda path: (read_coco(path), args.images, path), args.json)}
     if args.dataset:
         return {args.dataset: (load_registered, args.dataset)}
-    names = dataset_names(load_config(args.config_file, args.opts))
+    names = dataset_names(load_either(args.config_file, args.opts))
     if not any(names.values()):
-        raise ValueError(f"{args.config_file}: there is no dataloader.train.dataset.names")
+        raise ValueError(
+            f"{args.config_file} names no data set: it has neither dataloader.train.dataset.names "
+            "nor, in YAML, DATASETS.TRAIN"
+        )
     return {name: (load_registered, name) for part in names.values() for name in part}
 
 

@@ -10,7 +10,8 @@ from d2_regnet.engine.hooks import exit_on_signal
 from d2_regnet.engine.launch import argument_parser, check_processes, launch
 from d2_regnet.engine.logs import job_logging
 from d2_regnet.engine.plan import plan
-from d2_regnet.engine.yacs_trainer import YacsTrainer, check_yaml, find_yaml, load_yaml
+from d2_regnet.engine.yacs_config import check_yaml, find_yaml, load_yaml
+from d2_regnet.engine.yacs_trainer import YacsTrainer
 
 _EXAMPLES = """
 Train a row on 8 GPUs, and go on after an interruption:
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
             args.config_file = find_yaml(args.config_file)
             cfg = load_yaml(args.config_file, args.opts)
             processes = check_processes(args, cfg.MODEL.DEVICE)
-            check_yaml(cfg, eval_only=args.eval_only, resume=args.resume)
+            check_yaml(cfg, eval_only=args.eval_only, resume=args.resume, processes=processes)
             if args.dry_run:
                 print(plan(cfg, args, processes))
                 return

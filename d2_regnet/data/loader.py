@@ -8,7 +8,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.sharedctypes import RawValue
 from multiprocessing.util import Finalize
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from .mapper import UnusablePicture
 from .sampler import TrainingBatchSampler
 
-__all__ = ["TooManySkipped", "build_train_loader"]
+__all__ = ["TooManySkipped", "build_train_loader", "outlasting_signals"]
 
 _TRIES = 100
 
@@ -91,14 +91,11 @@ def build_train_loader(
     sampler = TrainingBatchSampler(groups, total_batch_size, seed)
     if isinstance(dataset, list):
         dataset = DatasetFromList(dataset, copy=False)  # one copy for all workers
-    ending = RawValue(ctypes.c_bool, False)
-    Finalize(None, setattr, (ending, "value", True), exitpriority=0)  # before workers are joined
-    return DataLoader(
+    return _Loader(
         _Samples(dataset, mapper, sampler, max_skipped),
         batch_sampler=sampler,
         num_workers=num_workers,
         collate_fn=_as_list,
-        worker_init_fn=functools.partial(_outlast_signals, ending),
         generator=torch.Generator(),  # its own: torch would draw from the model's
     )
 
@@ -107,17 +104,48 @@ def _as_list(batch):
     return batch
 
 
+class _Loader(DataLoader):
+    """Its workers outlast signals, and end with the iterator that has started them."""
+
+    def __iter__(self):
+        ending = RawValue(ctypes.c_bool, False)
+        self.worker_init_fn = functools.partial(_outlast_signals, ending)
+        batches = super().__iter__()
+        # At the process's end, before workers are joined.
+        Finalize(batches, setattr, (ending, "value", True), exitpriority=0)
+        return batches
+
+
+@contextmanager
+def outlasting_signals(loader: Iterable) -> Iterator[Iterable]:
+    """The workers of a loader, iterated inside, ignore SIGINT, SIGTERM and SIGUSR1: a signal to all
+    processes asks the work to end after the batch at hand. They end with the block. What is no
+    DataLoader, such as a list of batches, has no workers and is left alone.
+
+    Without it, workers that were started under `engine.hooks.StopOnSignal` would have inherited its
+    handlers, and multiprocessing, which ends workers by SIGTERM, would wait for them forever.
+    """
+    ending = RawValue(ctypes.c_bool, False)
+    if isinstance(loader, DataLoader):
+        loader.worker_init_fn = functools.partial(_outlast_signals, ending)
+    try:
+        yield loader
+    finally:
+        ending.value = True
+
+
 def _outlast_signals(ending: RawValue, worker: int) -> None:
     """A signal to all processes asks the training to end after its step, for which it still needs
     its workers; they end when it tells them to, or when it has ended."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(signum, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(ending,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(ending, os.getppid()), daemon=True).start()
 
 
-def _end_with(ending: RawValue) -> None:
-    """multiprocessing ends its workers at exit by SIGTERM, and would wait for these forever."""
-    while not ending.value:
+def _end_with(ending: RawValue, parent: int) -> None:
+    """multiprocessing ends its workers at exit by SIGTERM, and would wait for these forever; one
+    whose parent was killed could wait forever for someone to take its batch."""
+    while not ending.value and os.getppid() == parent:
         time.sleep(0.2)
     os._exit(0)
 

@@ -1,44 +1,28 @@
-"""Checks of registered data sets, and of a config's before training."""
+"""Registered data sets, and those that a config describes."""
 
 import contextlib
-import logging
 import os
-from collections import Counter
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BoxMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from d2_regnet.archs import suggest
 
-from .checks import Finding, check_annotations, check_images, read_coco
+from .checks import read_coco
 
 __all__ = [
     "Uncheckable",
-    "check_before_training",
-    "dataset_names",
     "load_registered",
     "register_described",
     "to_coco",
 ]
 
-logger = logging.getLogger(__name__)
-_PICTURES_AT_START = 200
-
 
 class Uncheckable(ValueError):
     """A data set of another kind than the checks know."""
-
-
-def dataset_names(cfg: DictConfig) -> dict[str, list[str]]:
-    """The data sets that a LazyConfig trains on and evaluates on, by "train" and "test"."""
-    found = {}
-    for part in ("train", "test"):
-        names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names")
-        found[part] = [names] if isinstance(names, str) else list(names or [])
-    return found
 
 
 def register_described(cfg: DictConfig) -> None:
@@ -145,97 +129,3 @@ def _plain(segmentation):
     if isinstance(segmentation, list):
         return [p.tolist() if isinstance(p, np.ndarray) else p for p in segmentation]
     return segmentation
-
-
-def check_before_training(cfg: DictConfig, *, eval_only: bool = False) -> None:
-    """The part of the checks that is cheap: all annotations, and the headers of some pictures.
-
-    Errors are raised; warnings are logged, with their count and an example.
-
-    Args:
-        cfg: a LazyConfig; data sets are looked for under `dataloader.{train,test}.dataset.names`.
-        eval_only: leave out those that are trained on.
-
-    Raises:
-        ValueError: naming the data set, the number of errors and an example: annotations that
-            would stop the training, pictures of which none can be used, nothing to train on,
-            masks that are missing or of the wrong kind, or more or fewer classes than the model's.
-        FileNotFoundError: a data set's JSON file does not exist.
-    """
-    names = dataset_names(cfg)
-    for part in ("test",) if eval_only else ("train", "test"):
-        for name in names[part]:
-            try:
-                coco, folder, _ = load_registered(name)
-            except Uncheckable as reason:
-                logger.info(reason)
-                continue
-            _report(name, check_annotations(coco))
-            _check_some_pictures(name, coco["images"], folder)
-            _check_classes(cfg, name, len(coco["categories"]), part)
-            if part == "train":
-                _check_targets(cfg, name, coco.get("annotations", []))
-
-
-def _report(name: str, findings: list[Finding]) -> None:
-    errors = [f for f in findings if f.level == "error"]
-    if errors:
-        raise ValueError(
-            f"data set {name} has {len(errors)} error(s), the first: {errors[0].kind}: "
-            f"{errors[0].detail}. List them with `python tools/check_dataset.py --dataset {name}`; "
-            "--fix-to NEW.json writes a cleaned file"
-        )
-    counts = Counter(f.kind for f in findings if f.level == "warning")
-    examples = {f.kind: f.detail for f in reversed(findings)}
-    for kind, count in counts.items():
-        logger.warning("data set %s: %d x %s, such as %s", name, count, kind, examples[kind])
-
-
-def _check_some_pictures(name: str, images: list[dict], folder: str) -> None:
-    some = images[:: max(1, len(images) // _PICTURES_AT_START)]
-    findings = check_images(some, folder)
-    if len(findings) == len(some):
-        raise ValueError(
-            f"data set {name}: of {len(some)} images looked at, none can be used; the first: "
-            f"{findings[0].kind}: {findings[0].detail}"
-        )
-    if findings:
-        logger.warning(
-            "data set %s: of %d images looked at, %d cannot be used, such as %s: %s",
-            *(name, len(some), len(findings), findings[0].kind, findings[0].detail),
-        )
-
-
-def _check_classes(cfg: DictConfig, name: str, classes: int, part: str) -> None:
-    for key in ("model.roi_heads.num_classes", "model.num_classes"):
-        expected = OmegaConf.select(cfg, key)
-        if expected is None or expected == classes:
-            continue
-        # An evaluator stops at a class that it does not know; a model may know more than it sees.
-        if part == "test" or classes > expected:
-            raise ValueError(
-                f"data set {name} has {classes} classes, but {key} is {expected}: "
-                f"set {key}={classes}"
-            )
-        logger.warning("data set %s has %d classes, %s is %d", name, classes, key, expected)
-
-
-def _check_targets(cfg: DictConfig, name: str, annotations: list[dict]) -> None:
-    """That there is something to learn from, and that it has the masks that the mapper expects."""
-    masks = [a.get("segmentation") for a in annotations if not a.get("iscrowd")]
-    mapper = OmegaConf.select(cfg, "dataloader.train.mapper") or {}
-    if not masks:
-        raise ValueError(f"data set {name} has no annotations, so nothing to train on")
-    if mapper.get("use_instance_mask") and not all(masks):
-        raise ValueError(
-            f"data set {name} has no masks: train a detector without them, such as faster_rcnn"
-        )
-    if (
-        mapper.get("use_instance_mask")
-        and mapper.get("instance_mask_format", "polygon") == "polygon"
-        and any(isinstance(mask, dict) for mask in masks)
-    ):
-        raise ValueError(
-            f"data set {name} has masks as RLE: set "
-            "dataloader.train.mapper.instance_mask_format=bitmask"
-        )

@@ -20,7 +20,7 @@ from d2_regnet import data  # noqa: F401  registers the shapes
 from d2_regnet.archs import suggest
 from d2_regnet.checkpoint import catalog  # noqa: F401  teaches PathManager regnet://
 from d2_regnet.checkpoint import read as read_checkpoint
-from d2_regnet.data.registered import check_before_training
+from d2_regnet.data.before_training import check_before_training
 from d2_regnet.evaluation import FastCOCOEvaluator
 from d2_regnet.optimize import dtype_named
 
@@ -221,13 +221,26 @@ def _check_calls(cfg: DictConfig) -> None:
 
 def _weights(train: DictConfig, eval_only: bool) -> str:
     """The path or address of the weights to start from; empty to start from random ones."""
-    path = train.init_checkpoint
-    if eval_only and not path:
+    if eval_only and not train.init_checkpoint:
         raise ValueError("--eval-only needs weights: add train.init_checkpoint=FILE")
-    # Detectron2's paths may end in a query, `?matching_heuristics=True`.
-    if path and "://" not in path and not os.path.isfile(path.split("?")[0]):
-        raise FileNotFoundError(f"train.init_checkpoint={path}: there is no such file")
-    return path.split("?")[0]
+    return check_weights(train.init_checkpoint, "train.init_checkpoint")
+
+
+def check_weights(path: str, key: str) -> str:
+    """The path or address of a checkpoint without the query that Detectron2's may end in,
+    `?matching_heuristics=True`.
+
+    Args:
+        path: empty for none.
+        key: of the config, that has it.
+
+    Raises:
+        FileNotFoundError: naming the key.
+    """
+    file = path.split("?")[0]
+    if file and "://" not in file and not os.path.isfile(file):
+        raise FileNotFoundError(f"{key}={path}: there is no such file")
+    return file
 
 
 def _check_readable(path: str, eval_only: bool) -> None:

@@ -10,6 +10,7 @@ from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from omegaconf import DictConfig
 
+from d2_regnet.data.loader import outlasting_signals
 from d2_regnet.optimize import optimize_for_inference
 
 from .checkpointer import Checkpointer
@@ -62,12 +63,13 @@ def run_evaluation(
     options = inference_options(cfg.train.optimize_for_inference)
     if options:
         model = optimize_for_inference(model, **options)
-    results = inference_on_dataset(
-        model,
-        instantiate(cfg.dataloader.test),
-        instantiate(cfg.dataloader.evaluator),
-        callbacks={"before_inference": before_inference} if before_inference else None,
-    )
+    with outlasting_signals(instantiate(cfg.dataloader.test)) as loader:
+        results = inference_on_dataset(
+            model,
+            loader,
+            instantiate(cfg.dataloader.evaluator),
+            callbacks={"before_inference": before_inference} if before_inference else None,
+        )
     if comm.is_main_process():
         print_csv_format(results)
     return results

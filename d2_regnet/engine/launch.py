@@ -13,7 +13,7 @@ import torch.distributed as dist
 from detectron2 import engine
 from detectron2.utils import comm
 from torch.distributed.elastic.multiprocessing.errors import record
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from d2_regnet.cli import ToolParser
 
@@ -153,8 +153,9 @@ def _start_processes(main: Callable, args, device: str) -> None:
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Detectron2 takes NCCL where it sees a GPU
     signum = multiprocessing.get_context("spawn").Value("i", 0)
+    received = []
     try:
-        with _signals_passed_on():
+        with _signals_passed_on(received):
             engine.launch(
                 _run_apart,
                 args.num_gpus,
@@ -166,6 +167,10 @@ def _start_processes(main: Callable, args, device: str) -> None:
     except ProcessRaisedException as error:
         last = str(error).strip().splitlines()[-1]
         raise RuntimeError(f"process {error.error_index}: {last}") from error
+    except ProcessExitedException as error:
+        if received:  # before a process could look at signals
+            raise Interrupted(received[0]) from error
+        raise
     if signum.value:
         raise Interrupted(signum.value)
 
@@ -180,10 +185,12 @@ def _run_apart(main: Callable, args, signum: Synchronized) -> None:
 
 
 @contextmanager
-def _signals_passed_on() -> Iterator[None]:
-    """A signal that asks for the end goes to the processes started inside, which end themselves."""
+def _signals_passed_on(received: list[int]) -> Iterator[None]:
+    """A signal that asks for the end is noted and goes to the processes started inside, which end
+    themselves."""
 
     def pass_on(signum, frame):
+        received.append(signum)
         for process in multiprocessing.active_children():
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signum)

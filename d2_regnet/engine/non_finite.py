@@ -57,6 +57,7 @@ class NonFinite:
         text = "; ".join(told).removeprefix("process 0: " if len(problems) == 1 else "")
         text = f"step {step}: {text}{self._saved(step, saved) if problem else ''}"
         if self.in_a_row > self.skip:
+            comm.synchronize()  # where one process ends, its launcher ends those that still save
             raise FloatingPointError(text)
         logger.warning("Left out (%d in a row, at most %d): %s", self.in_a_row, self.skip, text)
         return True

@@ -1,31 +1,34 @@
-"""Runs one saved batch again: the same weights, pictures and random numbers.
+"""Runs one saved batch again: the same weights, pictures and random numbers, and, of one of many
+processes, what it had heard from the others.
 
 A file of `engine.non_finite` holds Python objects: open only your own.
 """
 
 import math
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from detectron2.config import instantiate
+from detectron2.config import CfgNode, instantiate
+from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.modeling import build_model
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
 from torch import nn
 
 from d2_regnet.checkpoint import read as read_checkpoint
-from d2_regnet.modeling.global_batch import global_batch
+from d2_regnet.modeling.global_batch import Repeated, global_batch
 
-from .config import find_config, load_config
-from .yacs_trainer import load_yaml
+from .yacs_config import load_either
 
-__all__ = ["Replay", "load_model", "read_batch", "replay"]
+__all__ = ["Replay", "inexact", "load_model", "read_batch", "replay", "same"]
 
-_KEYS = {"step", "seed", "rng", "precision", "device", "losses", "lr", "batch", "model"}
+_KEYS = {
+    *("step", "seed", "rng", "rank", "processes", "threads", "exchanged", "normalizer"),
+    *("precision", "device", "losses", "lr", "batch", "model"),
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Replay:
     Attributes:
         losses: their values by name; empty where the model stopped.
         error: what it stopped with, if it did.
-        gradients: the norm of each parameter's gradient, by name; empty where there is none.
+        gradients: the norm of each parameter's gradient, by name; empty where there is none. They
+            are of this process's part; training took their mean over the processes.
         module: the first module whose output is not finite although what it was given is, or the
             first at all; None where all outputs are finite.
     """
@@ -77,10 +81,13 @@ def load_model(config: str, saved: dict, weights: str = "") -> nn.Module:
         FileNotFoundError, ValueError: the config or the checkpoint cannot be read, or they do not
             fit together.
     """
-    if _is_yacs(config):
-        model = build_model(load_yaml(config, ["MODEL.DEVICE", "cpu"]))
+    cfg = load_either(config)
+    if isinstance(cfg, CfgNode):
+        cfg.defrost()
+        cfg.MODEL.DEVICE = "cpu"
+        model = build_model(cfg)
     else:
-        model = instantiate(load_config(config).model)
+        model = instantiate(cfg.model)
     state = read_checkpoint(weights).state if weights else saved["model"]
     try:
         model.load_state_dict(state)
@@ -91,16 +98,10 @@ def load_model(config: str, saved: dict, weights: str = "") -> nn.Module:
     return model.train()
 
 
-def _is_yacs(config: str) -> bool:
-    path = find_config(config) if not os.path.isfile(config) else config
-    if not path.endswith((".yaml", ".yml")):
-        return False
-    with open(path) as file:
-        return re.search(r"^MODEL:", file.read(), re.MULTILINE) is not None
-
-
 def replay(model: nn.Module, saved: dict) -> Replay:
     """One forward and one backward pass of a saved batch; nothing is updated.
+
+    On the CPU with as many threads as in training, because sums depend on it.
 
     Args:
         model: in training mode, on the CPU.
@@ -112,11 +113,15 @@ def replay(model: nn.Module, saved: dict) -> Replay:
     autocast = torch.autocast(device, dtype=precision, enabled=precision is not None)
     losses, error, gradients = {}, "", {}
     model.zero_grad()
-    with _first_non_finite(model) as found, EventStorage(saved["step"]):  # models log to it
+    vars(model).update(saved["normalizer"])
+    batch = saved["batch"]
+    exchange = Repeated(saved["rank"], saved["processes"], list(saved["exchanged"]))
+    step = global_batch(model, saved["seed"], saved["step"], len(batch), exchange)
+    storage = EventStorage(saved["step"])  # models log to it
+    with _first_non_finite(model) as found, _threads(saved["threads"]), storage:
         seed_all_rng(saved["rng"])
-        batch = saved["batch"]
         try:
-            with autocast, global_batch(model, saved["seed"], saved["step"], len(batch)):
+            with autocast, step:
                 losses = model(batch)
         except FloatingPointError as raised:
             error = str(raised)
@@ -131,11 +136,34 @@ def replay(model: nn.Module, saved: dict) -> Replay:
     return Replay(values, error, gradients, found[0] if found else None)
 
 
+def inexact(model: nn.Module, saved: dict) -> str:
+    """Why `replay` cannot give the very losses of the training, where it cannot; else empty."""
+    kinds = nn.SyncBatchNorm, NaiveSyncBatchNorm
+    shared = [name for name, module in model.named_modules() if isinstance(module, kinds)]
+    if saved["processes"] == 1 or not shared:
+        return ""
+    return (
+        f"{len(shared)} layers of SyncBN, such as {shared[0]}, took their statistics from the "
+        f"pictures of all {saved['processes']} processes, of which these are one's"
+    )
+
+
 def same(one: dict[str, float], other: dict[str, float]) -> bool:
     """Whether losses are exactly the same, NaN being the same as NaN."""
     return one.keys() == other.keys() and all(
         a == b or (math.isnan(a) and math.isnan(b)) for a, b in zip(one.values(), other.values())
     )
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """torch computes with so many threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from d2_regnet.data.sampler import TrainingBatchSampler
-from d2_regnet.modeling.global_batch import global_batch
+from d2_regnet.modeling.global_batch import Exchange, StoppedElsewhere, global_batch
 
 from .non_finite import NonFinite, describe_gradients, describe_losses, pictures
 
@@ -22,6 +22,8 @@ __all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
 _SMOOTHED = 20  # steps that Detectron2's writers take the median of
+# A running mean of Detectron2's RetinaNet and FCOS, in no buffer; absent before the first step.
+_NORMALIZER = "loss_normalizer"
 
 
 class Trainer(SimpleTrainer):
@@ -74,11 +76,12 @@ class Trainer(SimpleTrainer):
         data_time = time.perf_counter() - start
         seed_all_rng(rng)  # whatever the loader has drawn, so that the step can be replayed
         model = unwrapped(self.model)
-        buffers = self.non_finite.buffers(model)
-        losses, problem = self._forward(data)
-        saved = self._saved(rng, data, losses) if problem else {}
-        if self.non_finite.left_out(self.iter, problem, saved):
-            restore(model, buffers)
+        buffers, normalizer = self.non_finite.buffers(model), running_normalizer(model)
+        exchange = Exchange()
+        saved = functools.partial(self._saved, rng, data, exchange, normalizer)
+        losses, problem = self._forward(data, exchange)
+        if self.non_finite.left_out(self.iter, problem, saved(losses) if problem else {}):
+            restore(model, buffers, normalizer)
             return
         self.optimizer.zero_grad()
         self.grad_scaler.scale(sum(losses.values())).backward()
@@ -89,9 +92,9 @@ class Trainer(SimpleTrainer):
             problem = describe_gradients(model.named_parameters())
             # Processes share their gradients, and so they find the same.
             if problem and self.non_finite.left_out(
-                self.iter, self._described(problem, data), self._saved(rng, data, losses)
+                self.iter, self._described(problem, data), saved(losses)
             ):
-                restore(model, buffers)
+                restore(model, buffers, normalizer)
                 return
         self.non_finite.in_a_row = 0
         self.write_metrics(losses, data_time, self.iter)
@@ -107,13 +110,16 @@ class Trainer(SimpleTrainer):
                 "--resume, and with fewer workers"
             ) from error
 
-    def _forward(self, data) -> tuple[dict[str, torch.Tensor], str | None]:
+    def _forward(self, data, exchange: Exchange) -> tuple[dict[str, torch.Tensor], str | None]:
         """The losses, and what is not finite among them."""
+        batch = global_batch(self.model, self.seed, self.iter, len(data), exchange)
         try:
-            with self.autocast(), global_batch(self.model, self.seed, self.iter, len(data)):
+            with self.autocast(), batch:
                 losses = self.model(data)
+        except StoppedElsewhere:
+            return {}, None
         except FloatingPointError as error:  # Detectron2's RPN looks at its proposals
-            if comm.get_world_size() > 1:  # the others are in the middle of a step together
+            if exchange.processes > 1 and not exchange.stopped:  # the others wait for this one
                 raise FloatingPointError(
                     f"step {self.iter}: {self._described(str(error), data)}"
                 ) from error
@@ -128,12 +134,17 @@ class Trainer(SimpleTrainer):
         names = ", ".join(pictures(data)) or "without names"
         return f"{problem}; learning rate {rate:.4g}; pictures {names}"
 
-    def _saved(self, rng: int, data, losses: dict[str, torch.Tensor]) -> dict:
+    def _saved(self, rng: int, data, exchange: Exchange, normalizer: dict, losses: dict) -> dict:
         """What `engine.replay` needs to run this step again."""
         return {
             "step": self.iter,
             "seed": self.seed,
             "rng": rng,
+            "rank": exchange.rank,
+            "processes": exchange.processes,
+            "threads": torch.get_num_threads(),
+            "exchanged": exchange.results,
+            "normalizer": normalizer,
             "device": self._device,
             "precision": str(self._precision).removeprefix("torch.") if self._precision else "",
             "losses": {name: loss.item() for name, loss in losses.items()},
@@ -148,6 +159,7 @@ class Trainer(SimpleTrainer):
             "seed": self.seed,
             "left_out_in_a_row": self.non_finite.in_a_row,
             "histories": self._histories(),
+            **running_normalizer(unwrapped(self.model)),
         }
         if self.sampler is not None:
             state["data_order"] = self.sampler.state_dict()
@@ -186,6 +198,8 @@ class Trainer(SimpleTrainer):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         self.seed = state_dict.get("seed", self.seed)
         self._former = state_dict.get("histories", {})
+        if _NORMALIZER in state_dict:
+            setattr(unwrapped(self.model), _NORMALIZER, state_dict[_NORMALIZER])
         if self.sampler is not None:
             self.sampler.start_step = self.iter + 1
         if self.sampler is not None and "data_order" in state_dict:
@@ -214,8 +228,17 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-def restore(model: nn.Module, buffers: Mapping[str, torch.Tensor]) -> None:
-    """Gives buffers their former values."""
+def running_normalizer(model: nn.Module) -> dict[str, float]:
+    """What Detectron2's RetinaNet and FCOS divide their losses by, if the model is one."""
+    return {name: value for name, value in vars(model).items() if name == _NORMALIZER}
+
+
+def restore(
+    model: nn.Module, buffers: Mapping[str, torch.Tensor], normalizer: Mapping[str, float]
+) -> None:
+    """Gives buffers, and the `running_normalizer`, their former values."""
     for name, buffer in model.named_buffers():
         if name in buffers:
             buffer.copy_(buffers[name])
+    vars(model).pop(_NORMALIZER, None)
+    vars(model).update(normalizer)

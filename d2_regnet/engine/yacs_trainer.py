@@ -3,11 +3,11 @@
 import functools
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import detectron2.data.transforms as T
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetMapper,
     build_detection_test_loader,
@@ -27,18 +27,14 @@ from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
 
-from d2_regnet import model_zoo
-from d2_regnet.config import add_regnet_config
-from d2_regnet.data.loader import build_train_loader
+from d2_regnet.data.loader import build_train_loader, outlasting_signals
 from d2_regnet.data.mapper import RobustMapper
 from d2_regnet.evaluation import FastCOCOEvaluator
-from d2_regnet.optimize import yacs_options
 from d2_regnet.solver import clip_gradients
 
-from .checkpointer import Checkpointer, find_checkpoint
-from .checks import resumable_state
+from .checkpointer import Checkpointer
 from .non_finite import NonFinite
-from .record import RunRecord, check_same_shapes
+from .record import RunRecord
 from .trainer import Trainer, unwrapped
 from .training import fit
 
@@ -172,8 +168,9 @@ class YacsTrainer(Trainer):
         callbacks = {"before_inference": before_inference} if before_inference else None
         results = {}
         for name in cfg.DATASETS.TEST:
-            loader, evaluator = cls.build_test_loader(cfg, name), cls.build_evaluator(cfg, name)
-            results[name] = inference_on_dataset(model, loader, evaluator, callbacks=callbacks)
+            with outlasting_signals(cls.build_test_loader(cfg, name)) as loader:
+                evaluator = cls.build_evaluator(cfg, name)
+                results[name] = inference_on_dataset(model, loader, evaluator, callbacks=callbacks)
             if comm.is_main_process():
                 print_csv_format(results[name])
         return next(iter(results.values())) if len(results) == 1 else results
@@ -184,61 +181,6 @@ class YacsTrainer(Trainer):
         model = cls.build_model(cfg)
         Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
         return cls.test(cfg, model)
-
-
-def check_yaml(cfg: CfgNode, *, eval_only: bool = False, resume: bool = False) -> None:
-    """Makes sure that a run can be gone on with; writes nothing.
-
-    Args:
-        cfg: as `load_yaml` returns it.
-        eval_only, resume: as for `engine.check_config`.
-
-    Raises:
-        ValueError: no checkpoint is good, or the newest is of another training.
-    """
-    newest = find_checkpoint(cfg.OUTPUT_DIR)[0] if resume else ""
-    if newest and not eval_only:
-        state = resumable_state(newest, RunRecord(cfg))
-        on_cpu = cfg.clone()
-        on_cpu.defrost()
-        on_cpu.MODEL.DEVICE = "cpu"
-        check_same_shapes(state, build_model(on_cpu))
-
-
-def find_yaml(path_or_name: str) -> str:
-    """The path of a YAML config given by its path, or by a row's name with .yaml behind it.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a name that is no row's; lists the nearest.
-    """
-    if os.path.isfile(path_or_name):
-        return path_or_name
-    if os.path.dirname(path_or_name) or not path_or_name.endswith(".yaml"):
-        raise FileNotFoundError(f"config file {path_or_name!r} does not exist; give a YAML file")
-    return model_zoo.get_config_file(path_or_name)
-
-
-def load_yaml(path: str, overrides: Sequence[str] = ()) -> CfgNode:
-    """Reads a YAML config on top of Detectron2's defaults and `add_regnet_config`; frozen.
-
-    Args:
-        path: a file.
-        overrides: KEY VALUE KEY VALUE ..., as Detectron2 takes them.
-
-    Raises:
-        ValueError: an unknown key, or a value of the wrong kind.
-    """
-    cfg = get_cfg()
-    add_regnet_config(cfg)
-    try:
-        cfg.merge_from_file(path)
-        cfg.merge_from_list(list(overrides))
-    except (KeyError, AssertionError, ValueError) as error:
-        raise ValueError(f"{path}: {error.args[0] if error.args else error}") from error
-    yacs_options(cfg)
-    cfg.freeze()
-    return cfg
 
 
 def train_mapper(cfg: CfgNode) -> DatasetMapper:

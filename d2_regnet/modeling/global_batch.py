@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -25,17 +26,75 @@ from torch import nn
 from torch.nn import functional as F
 
 
+class StoppedElsewhere(FloatingPointError):
+    """The RPN of another process has found its proposals not finite."""
+
+
+@dataclass
+class Exchange:
+    """What the processes of a step tell one another.
+
+    Attributes:
+        rank, processes: this one, and how many there are.
+        results: of each exchange, in order; a replay of this process's part needs them.
+        stopped: all processes know that the RPN of one has stopped.
+    """
+
+    rank: int = field(default_factory=lambda: comm.get_rank())
+    processes: int = field(default_factory=lambda: comm.get_world_size())
+    results: list[torch.Tensor] = field(default_factory=list)
+    stopped: bool = False
+
+    def reduce(self, values: torch.Tensor, op: dist.ReduceOp) -> torch.Tensor:
+        """The sum, or the largest, of each element over all processes."""
+        values = values.clone()
+        dist.all_reduce(values, op)
+        self.results.append(values.clone())
+        return values
+
+    def stop_together(self, rpn: nn.Module, args: tuple, output: tuple | None) -> None:
+        """A hook that is called whether a module has returned or raised: raises in all processes
+        where it has raised in one, which all the others would wait for.
+
+        Raises:
+            StoppedElsewhere: in those in which it has not.
+        """
+        stopped = torch.tensor(float(output is None), device=next(rpn.parameters()).device)
+        dist.all_reduce(stopped, dist.ReduceOp.MAX)
+        self.stopped = bool(stopped)
+        if self.stopped and output is not None:
+            raise StoppedElsewhere("the proposals of another process are not finite")
+
+
+class Repeated(Exchange):
+    """A former step's exchange, with the `results` that it had and without the other processes.
+
+    With other weights there may be more; the other processes are then taken to be as this one.
+    """
+
+    def reduce(self, values, op):
+        if not self.results:
+            return values * self.processes if op == dist.ReduceOp.SUM else values
+        return self.results.pop(0).to(values)
+
+    def stop_together(self, rpn, args, output):
+        """The others have nothing to say."""
+
+
 class _Batch(NamedTuple):
     key: tuple[int, int]
     first: int  # the number in the whole batch of this process's first picture
     draws: Counter  # how often each picture has drawn
+    exchange: Exchange
 
 
 _batch: ContextVar[_Batch | None] = ContextVar("batch", default=None)
 
 
 @contextmanager
-def global_batch(model: nn.Module, seed: int, step: int, pictures: int) -> Iterator[None]:
+def global_batch(
+    model: nn.Module, seed: int, step: int, pictures: int, exchange: Exchange | None = None
+) -> Iterator[None]:
     """Inside, `model` computes its losses as of the batch of all processes.
 
     All processes must enter it and run the model in training mode, each on as many pictures; the
@@ -47,19 +106,29 @@ def global_batch(model: nn.Module, seed: int, step: int, pictures: int) -> Itera
         seed: decides, with the step, the random numbers.
         step: not negative.
         pictures: in this process's part.
+        exchange: by default with the processes that there are.
+
+    Raises:
+        StoppedElsewhere: the RPN of another process has raised; what it has raised there is passed
+            on, and `exchange.stopped` is set in all.
     """
+    exchange = exchange or Exchange()
     model = getattr(model, "module", model)
     # A semantic head compares its output with targets that are padded elsewhere.
     padded = isinstance(model, GeneralizedRCNN | DenseDetector) and not isinstance(
         model, PanopticFPN
     )
-    hook = model.backbone.register_forward_pre_hook(_pad) if padded else None
-    token = _batch.set(_Batch((seed, step), comm.get_rank() * pictures, Counter()))
+    hooks = []
+    if exchange.processes > 1 and padded:
+        hooks.append(model.backbone.register_forward_pre_hook(_pad))
+    if exchange.processes > 1 and (rpn := getattr(model, "proposal_generator", None)):
+        hooks.append(rpn.register_forward_hook(exchange.stop_together, always_call=True))
+    token = _batch.set(_Batch((seed, step), exchange.rank * pictures, Counter(), exchange))
     try:
         yield
     finally:
         _batch.reset(token)
-        if hook:
+        for hook in hooks:
             hook.remove()
 
 
@@ -67,11 +136,8 @@ def _pad(backbone: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
     """Pads (N, C, H, W) with zeros to the largest H and W of all processes, as Detectron2 pads
     to the largest of one. What lies behind a picture's edge changes its features."""
     (images,) = args
-    if comm.get_world_size() == 1:
-        return args
     sides = torch.tensor(images.shape[-2:], device=images.device)
-    dist.all_reduce(sides, dist.ReduceOp.MAX)
-    height, width = sides.tolist()
+    height, width = _batch.get().exchange.reduce(sides, dist.ReduceOp.MAX).tolist()
     return (F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2])),)
 
 
@@ -122,11 +188,10 @@ def sample_each(
 
 def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
     """The mean over all processes of each element, float32, of the same shape."""
-    values = values.float()
-    if _batch.get() is not None and comm.get_world_size() > 1:
-        dist.all_reduce(values)
-        values /= comm.get_world_size()
-    return values
+    batch, values = _batch.get(), values.float()
+    if batch is None or batch.exchange.processes == 1:
+        return values
+    return batch.exchange.reduce(values, dist.ReduceOp.SUM) / batch.exchange.processes
 
 
 def share_losses(
@@ -144,6 +209,6 @@ def share_losses(
     classes = cat([each.gt_classes for each in sampled])
     counts = torch.stack([torch.full_like(classes, 1).sum(), (classes < num_classes).sum()]).float()
     # Where no process has any, the losses are 0.
-    boxes, objects = counts / mean_over_processes(counts.clone()).clamp(min=1e-6)
+    boxes, objects = counts / mean_over_processes(counts).clamp(min=1e-6)
     weights = {"loss_cls": boxes, "loss_box_reg": boxes, "loss_mask": objects}
     return {name: loss * weights.get(name, 1) for name, loss in losses.items()}

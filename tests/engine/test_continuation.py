@@ -9,6 +9,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, hooks
+from detectron2.modeling import RetinaNet
 
 from d2_regnet.engine import load_config, train
 from d2_regnet.engine.checks import build_optimizer
@@ -34,13 +35,14 @@ class KillAt(HookBase):
 
 @pytest.fixture
 def run(data, tmp_path, monkeypatch):
-    """run(name, workers, killed_at=(), *overrides): its last checkpoint and its metrics."""
+    """run(name, workers, killed_at=(), *overrides, config=..., model=...): its last checkpoint and
+    its metrics."""
     monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path / "cache"))
 
-    def run(name, workers, killed_at=(), *overrides):
+    def run(name, workers, killed_at=(), *overrides, config="tiny_mask_rcnn.py", model=None):
         out = tmp_path / name
         cfg = load_config(
-            str(data / "tiny_mask_rcnn.py"),
+            str(data / config),
             [
                 f"train.output_dir={out}",
                 "train.max_iter=8",
@@ -53,6 +55,7 @@ def run(data, tmp_path, monkeypatch):
             ],
         )
         cfg.dataloader.evaluator = None
+        cfg.model._target_ = model or cfg.model._target_
         for step in killed_at:
             with pytest.raises(Killed):
                 train(cfg, resume=True, hooks=[KillAt(step)], console=False)
@@ -93,6 +96,15 @@ def test_continues_bitwise(run, workers, then, killed_at):
     resumed, metrics_again = run("resumed", then, killed_at)
     assert_same(whole, resumed)
     assert (7, "total_loss") in metrics and metrics == metrics_again
+
+
+def test_detectron2s_retinanet_continues_bitwise(run):
+    """It divides its losses by a running mean, which is in none of its buffers."""
+    own = dict(config="tiny_retinanet.py", model=RetinaNet)
+    whole, metrics = run("whole", 0, **own)
+    resumed, metrics_again = run("resumed", 0, (4,), **own)
+    assert_same(whole, resumed)
+    assert 0 < whole["trainer"]["loss_normalizer"] != 100 and metrics == metrics_again
 
 
 def test_killed_before_the_final_checkpoint(run, tmp_path):

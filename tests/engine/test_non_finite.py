@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from detectron2.engine import HookBase
+from detectron2.modeling import RetinaNet
 from detectron2.utils import comm
 from torch import nn
 
@@ -171,6 +172,27 @@ def test_a_saved_batch_gives_the_very_losses(cfg, tmp_path):
     other["rng"] += 1
     other["seed"] += 1
     assert not same(saved["losses"], replay(model, other).losses)
+
+
+def test_detectron2s_retinanet_is_replayed_with_its_running_mean(cfg, data, tmp_path):
+    cfg = load_config(str(data / "tiny_retinanet.py"), [f"train.output_dir={tmp_path / 'out'}"])
+    cfg.model._target_, cfg.dataloader.evaluator = RetinaNet, None
+
+    def spoil(model):
+        with torch.no_grad():
+            model.head.bbox_pred.bias[0] = float("inf")
+
+    class SpoilHead(HookBase):
+        def before_step(self):
+            if self.trainer.iter == 2:
+                spoil(self.trainer.model)
+
+    with pytest.raises(FloatingPointError, match="step 2.*loss_box_reg (inf|nan)"):
+        train(cfg, hooks=[SpoilHead()], console=False)
+    saved = read_batch(tmp_path / "out" / "non_finite" / "step_0000002_rank0.pth")
+    model = load_model(str(tmp_path / "out" / "config.yaml"), saved)
+    assert same(saved["losses"], replay(model, saved).losses)
+    assert 0 < saved["normalizer"]["loss_normalizer"] != 100
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing", {"step": 1}])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,6 +12,8 @@ from argparse import Namespace
 
 import pytest
 import torch
+
+from d2_regnet.engine.replay import inexact, load_model, read_batch, replay, same
 
 TORCHRUN = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run"]
 STANDALONE = [*TORCHRUN, "--standalone"]
@@ -156,10 +159,11 @@ def test_two_machines_equal_one(start, alone, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("machines", [1, 2])
-def test_killed_process_is_started_again(run, start, tmp_path, machines):
-    """Before the first checkpoint, and later: the end is that of a run that lived, bit for bit, and
-    not that of the other run which has left its checkpoints in the folder."""
+@pytest.mark.parametrize("machines, then", [(1, "kill:5"), (1, "cut:4"), (2, "kill:5")])
+def test_killed_process_is_started_again(run, start, tmp_path, machines, then):
+    """Before the first checkpoint, and later, also while one is written: the end is that of a run
+    that lived, bit for bit, and not that of the other run which has left its checkpoints in the
+    folder."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     two = [*STANDALONE, "--nproc-per-node=2"]
     run(two, "faulty_process.py", whole)
@@ -168,13 +172,35 @@ def test_killed_process_is_started_again(run, start, tmp_path, machines):
     state["model"] = {name: torch.zeros_like(value) for name, value in state["model"].items()}
     torch.save(state, killed / "model_0000006.pth")
     (killed / "last_checkpoint").write_text("model_0000006.pth")
-    arguments = ("faulty_process.py", killed, "kill:1", "kill:5")
+    arguments = ("faulty_process.py", killed, "kill:1", then)
     if machines == 1:
         run([*two, "--max-restarts=2"], *arguments)
     else:
         run_on_two_machines(start, *arguments)
     for name, value in weights_of(whole).items():
         assert torch.equal(weights_of(killed)[name], value), name
+    assert not list(killed.glob(".*.partial"))
+
+
+@pytest.mark.slow
+def test_goes_on_in_another_number_of_processes(
+    start, environment, data, load_file, tmp_path, monkeypatch
+):
+    """Two until one is killed, then one: as if it had been one from the start."""
+    for name in ("D2_REGNET_CACHE", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"):
+        monkeypatch.setenv(name, environment[name])
+    main = load_file(data / "faulty_process.py").main
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    main(Namespace(out=str(whole), faults=[], overrides=[]))
+    two = [*STANDALONE, "--nproc-per-node=2"]
+    process = start(two, "faulty_process.py", killed, "kill:5")
+    printed, _ = process.communicate(timeout=2 * A_MINUTE)
+    assert process.returncode == 1, printed
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    main(Namespace(out=str(killed), faults=[], overrides=[]))
+    assert "Starting training from iteration 3" in (killed / "log.txt").read_text()
+    for name, value in weights_of(whole).items():
+        torch.testing.assert_close(weights_of(killed)[name], value, rtol=0, atol=1e-5, msg=name)
 
 
 @pytest.mark.slow
@@ -190,6 +216,69 @@ def test_error_of_one_ends_all(start, tmp_path, launcher, fault):
     assert "ValueError: the second process is ill" in printed
     # No process of the group is left. Those of torchrun are in sessions of their own.
     assert not running(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "kind, what",
+    [
+        ("loss", "the loss is not finite: .*loss_cls (nan|inf)"),
+        pytest.param("proposals", "Predicted boxes or scores", marks=pytest.mark.slow),
+        pytest.param("gradient", "but the gradients are not: of", marks=pytest.mark.slow),
+    ],
+)
+def test_what_is_not_finite_in_one_ends_all_and_is_replayed(
+    start, load_file, data, tmp_path, kind, what
+):
+    """With one error that names it; what is saved of the second process gives its very losses."""
+    started = time.monotonic()
+    process = start([*STANDALONE, "--nproc-per-node=2"], "faulty_process.py", tmp_path, f"{kind}:2")
+    printed, _ = process.communicate(timeout=2 * A_MINUTE)
+    assert process.returncode == 1 and time.monotonic() - started < A_MINUTE
+    ranks = (0, 1) if kind == "gradient" else (1,)  # gradients are shared: both find them
+    first = "process 0: .*; " * (0 in ranks)
+    error = f"FloatingPointError: step 2: {first}process 1: .*{what}.*learning rate .*png"
+    for log in ("log.txt", "log.txt.rank1"):
+        assert re.search(error, (tmp_path / log).read_text()), printed
+    folder = tmp_path / "non_finite"
+    names = [f"step_0000002_rank{rank}.pth" for rank in ranks]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    for rank, name in zip(ranks, names):
+        batch = read_batch(folder / name)
+        assert (batch["rank"], batch["processes"], len(batch["batch"])) == (rank, 2, 1)
+        model = load_model(str(tmp_path / "config.yaml"), batch)
+        if rank == 1:
+            load_file(data / "faulty_process.py").poison(model, kind)
+        result = replay(model, batch)
+        assert same(batch["losses"], result.losses) and not inexact(model, batch)
+        assert bool(result.losses) != bool(result.error) == (kind == "proposals")
+        if result.losses:  # it matters whose part of the batch it was
+            other = replay(model, batch | {"rank": 1 - rank})
+            assert not same(batch["losses"], other.losses)
+
+
+@pytest.mark.slow
+def test_what_is_not_finite_in_one_is_left_out_by_all(run, tmp_path):
+    """Bitwise as if the optimizer had not stepped."""
+    two = [*STANDALONE, "--nproc-per-node=2"]
+    bad, without = tmp_path / "bad", tmp_path / "without"
+    faults = "loss:1,proposals:3,gradient:5"
+    run(two, "faulty_process.py", bad, faults, "train.non_finite.skip=1")
+    for log in ("log.txt", "log.txt.rank1"):
+        for step in (1, 3, 5):
+            line = rf"Left out \(1 in a row, at most 1\): step {step}: .*process 1: "
+            assert len(re.findall(line, (bad / log).read_text())) == 1
+    run(two, "faulty_process.py", without, "without:1,without:3,without:5")
+    found, expected = (
+        torch.load(folder / "model_final.pth", weights_only=False) for folder in (bad, without)
+    )
+    momentum, others = (each["trainer"]["optimizer"]["state"] for each in (expected, found))
+    assert momentum.keys() == others.keys() and momentum
+    for index, state in momentum.items():
+        assert torch.equal(others[index]["momentum_buffer"], state["momentum_buffer"])
+    of_each = [torch.load(bad / f"weights{rank}.pth") for rank in range(2)]
+    for name, value in expected["model"].items():
+        for weights in (found["model"], *of_each):
+            assert torch.equal(weights[name], value), name
 
 
 @pytest.mark.slow
@@ -219,10 +308,25 @@ def test_signal_to_the_launcher_ends_all(start, root, data, tmp_path, signum):
 
 
 @pytest.mark.slow
-def test_signal_ends_an_evaluation(start, tmp_path):
+def test_signal_before_there_is_a_training(start, tmp_path):
+    process = start([sys.executable, "-W", "ignore"], "faulty_process.py", tmp_path)
+    command = ["pgrep", "-f", "-P", str(process.pid), "spawn_main"]
+    while len(subprocess.run(command, capture_output=True, check=False).stdout.split()) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=A_MINUTE)
+    assert process.returncode == 128 + signal.SIGTERM, printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_signal_ends_an_evaluation(start, tmp_path, workers):
     """In two processes, after the first of the two pictures that each of them has."""
     process = start(
-        [sys.executable, "-W", "ignore"], "faulty_process.py", tmp_path, "slow:evaluation"
+        [sys.executable, "-W", "ignore"],
+        *("faulty_process.py", tmp_path, "slow:evaluation"),
+        f"dataloader.test.num_workers={workers}",
     )
     evaluating = tmp_path / "evaluating"
     while not evaluating.exists():
@@ -233,6 +337,7 @@ def test_signal_ends_an_evaluation(start, tmp_path):
     assert process.returncode == 128 + signal.SIGTERM, printed
     assert evaluating.read_text() == 2 * "picture\n"
     assert (tmp_path / "model_final.pth").exists()
+    assert not running(str(tmp_path))
 
 
 @pytest.mark.slow

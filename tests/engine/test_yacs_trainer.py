@@ -11,7 +11,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from d2_regnet import model_zoo
-from d2_regnet.engine.yacs_trainer import YacsTrainer, find_yaml, load_yaml, train_mapper
+from d2_regnet.engine.yacs_trainer import YacsTrainer, train_mapper
 
 CLIPPED = "mask_rcnn_regnetx_400mf_fpn_3x.yaml"
 
@@ -143,35 +143,3 @@ def test_evaluates_with_coco(tmp_path, dataset):
     cfg = model_zoo.get_config(CLIPPED)
     cfg.OUTPUT_DIR = str(tmp_path)
     assert isinstance(YacsTrainer.build_evaluator(cfg, dataset), COCOEvaluator)
-
-
-def test_configs_by_path_and_by_name(root):
-    path = str(root / "configs" / "yaml" / "mask_rcnn_regnetx_4.0gf_fpn_1x.yaml")
-    assert find_yaml(path) == path
-    assert find_yaml("mask_rcnn_regnetx_4gf_fpn_1x.yaml") == path
-    cfg = load_yaml(path, ["SOLVER.MAX_ITER", "7"])
-    assert (cfg.SOLVER.MAX_ITER, cfg.MODEL.REGNETS.ARCH) == (7, "RegNetX-4.0GF")
-    assert cfg.is_frozen()
-
-
-def test_missing_configs_are_refused():
-    with pytest.raises(FileNotFoundError, match=r"'nowhere\.yml' does not exist"):
-        find_yaml("nowhere.yml")
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        find_yaml("configs/nowhere.yaml")
-    with pytest.raises(ValueError, match="unknown RegNet 'regnetx_5gf'.*nearest"):
-        find_yaml("mask_rcnn_regnetx_5gf_fpn_1x.yaml")
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["MODEL.NONE", "1"], "MODEL.NONE"),
-        (["SOLVER.MAX_ITER", "many"], "(?i)mismatch"),
-        (["SOLVER.MAX_ITER"], "odd length"),
-        (["MODEL.OPTIMIZED.DTYPE", "int8"], "MODEL.OPTIMIZED.DTYPE: 'int8' is not a dtype"),
-    ],
-)
-def test_bad_overrides_are_refused(overrides, message):
-    with pytest.raises(ValueError, match=message):
-        load_yaml(find_yaml("mask_rcnn_r50_fpn_1x.yaml"), overrides)

@@ -13,7 +13,11 @@ from torch import nn
 
 from d2_regnet.modeling import global_batch as module
 from d2_regnet.modeling.global_batch import (
+    Exchange,
+    Repeated,
+    StoppedElsewhere,
     global_batch,
+    mean_over_processes,
     random_numbers_of,
     sample_each,
     share_losses,
@@ -128,8 +132,43 @@ def test_pads_to_the_largest_of_all_processes(monkeypatch):
     monkeypatch.setattr(
         module.dist, "all_reduce", lambda sides, op: sides.copy_(torch.maximum(sides, larger))
     )
-    with global_batch(model, 0, 0, 2):
+    exchange = Exchange()
+    with global_batch(model, 0, 0, 2, exchange):
         padded = model(images)
+    assert [each.tolist() for each in exchange.results] == [[96, 64]]
     assert padded.shape == (2, 3, 96, 64)
     assert torch.equal(padded[:, :, :32], images) and not padded[:, :, 32:].any()
     assert model(images) is images  # as in evaluation
+
+
+def test_repeats_what_was_exchanged():
+    heard = [torch.tensor([96, 64]), torch.tensor(10.0)]
+    model, images = Detector(), torch.rand(2, 3, 32, 64)
+    with global_batch(model, 0, 0, 2, Repeated(rank=1, processes=2, results=heard)):
+        assert model(images).shape == (2, 3, 96, 64)
+        assert mean_over_processes(torch.tensor(4)) == 5
+        assert mean_over_processes(torch.tensor(4)) == 4  # no more is known
+        last = draw(1)
+    with global_batch(MODEL, 0, 0, 4):
+        assert draw(3) == last
+
+
+class RPN(nn.Linear):
+    def forward(self, raises):
+        if raises:
+            raise FloatingPointError("not finite")
+        return ()
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_where_the_rpn_of_one_raises_all_stop(monkeypatch, here):
+    model, exchange = Detector(), Exchange(rank=0, processes=2)
+    model.proposal_generator = RPN(1, 1)
+    monkeypatch.setattr(module.dist, "all_reduce", lambda flag, op: flag.fill_(1))
+    with (
+        pytest.raises(FloatingPointError, match="not finite") as end,
+        global_batch(model, 0, 0, 2, exchange),
+    ):
+        model.proposal_generator(here)
+    assert (end.type is StoppedElsewhere) != here and exchange.stopped
+    model.proposal_generator(False)  # as in evaluation

@@ -121,9 +121,24 @@ def test_configs(tool, registered, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{registered}: 2 images")
 
 
+def test_yaml_configs(tool, registered, tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"MODEL: {{WEIGHTS: ''}}\nDATASETS: {{TRAIN: [shapes_val], TEST: [{registered}]}}\n"
+    )
+    assert tool.main(["--config-file", str(config), "DATASETS.TRAIN", "()"]) == 1
+    assert capsys.readouterr().out.startswith(f"{registered}: 2 images")
+    row = "mask_rcnn_regnetx_400mf_fpn_3x.yaml"
+    overrides = ["DATASETS.TRAIN", "()", "DATASETS.TEST", f"('{registered}',)"]
+    assert tool.main(["--config-file", row, *overrides]) == 1
+    assert capsys.readouterr().out.startswith(f"{registered}: 2 images")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--config-file", "mask_rcnn_regnetx_400mf_fpn_3x.yaml", "DATASETS.NONE", "1"], "NONE"),
+        (["--config-file", "mask_rcnn_x.yaml"], "mask_rcnn_x"),
         (["--json", "{json}"], "--images"),
         (["--json", "{json}", "--images", "nowhere"], "no folder nowhere"),
         (["--json", "nowhere.json", "--images", "{images}"], "nowhere.json"),

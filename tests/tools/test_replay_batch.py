@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detectron2.config import LazyConfig
 
 from d2_regnet.engine import load_config, train
 
@@ -47,3 +48,27 @@ def test_shows_losses_gradients_and_module(tool, saved, data, tmp_path, capsys):
 )
 def test_bad_input(tool, saved, refused, arguments, message):
     assert message in refused(tool.main, *(each.format(saved=saved) for each in arguments))
+
+
+def test_dry_run_runs_nothing(tool, saved, capsys):
+    assert tool.main([str(saved), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Step 1, learning rate 1e+30, float32\nPictures: /")
+    assert "Would run it with /" in out and "Exactly" not in out
+
+
+def test_one_of_several_processes(tool, saved, tmp_path, capsys):
+    """What it had heard from the others is used; why SyncBN's statistics are not, is said."""
+    content = torch.load(saved, weights_only=False)
+    heard = [torch.tensor([128, 128]), torch.tensor(256.0), torch.tensor([16.0, 4.0])]
+    torch.save(content | {"rank": 1, "processes": 2, "exchanged": heard}, saved)
+    assert tool.main([str(saved)]) == 0
+    out = capsys.readouterr().out
+    assert "float32, process 1 of 2\n" in out and "Exactly as in training" in out
+
+    cfg = LazyConfig.load(str(saved.parent.parent / "config.yaml"))
+    cfg.model.backbone.bottom_up.norm = "SyncBN"
+    LazyConfig.save(cfg, str(tmp_path / "shared.yaml"))
+    assert tool.main([str(saved), "--config-file", str(tmp_path / "shared.yaml")]) == 0
+    out = capsys.readouterr().out
+    assert "Exactly" not in out and "layers of SyncBN, such as backbone.bottom_up." in out

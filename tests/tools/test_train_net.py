@@ -49,6 +49,21 @@ def tool(root, load_file, data, tmp_path, monkeypatch):
     return lambda *more: main(["--config-file", str(tmp_path / "tiny.yaml"), *more])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["DATASETS.TRAIN", "('nowhere',)"], "'nowhere' is not registered"),
+        (["MODEL.ROI_HEADS.NUM_CLASSES", "2"], "set it to 6"),
+        (["--num-gpus", "3"], "SOLVER.IMS_PER_BATCH 2 does not divide among 3 process(es)"),
+    ],
+)
+def test_data_and_batch_are_checked_before_anything_is_written(
+    tool, refused, tmp_path, arguments, message
+):
+    assert message in refused(lambda argv: tool(*argv), *arguments)
+    assert not (tmp_path / "out").exists()
+
+
 def test_stops_at_a_signal_and_goes_on_with_the_same_training_only(tool, tmp_path, capfd):
     out = tmp_path / "out"
 
