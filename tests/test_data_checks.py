@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import time
 
 import numpy as np
 import pycocotools.mask as mask_utils
@@ -10,6 +11,7 @@ import pytest
 from detectron2.data.datasets import load_coco_json
 from PIL import Image
 
+from d2_regnet.data import checks
 from d2_regnet.data.checks import (
     DROP,
     KINDS,
@@ -335,3 +337,21 @@ def test_files_that_are_not_coco(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(ValueError, match=f"annotations.json.*{message}"):
         read_coco(str(path))
+
+
+def test_an_interrupt_does_not_wait_for_all_pictures(monkeypatch):
+    seen = []
+
+    def look(*args):
+        seen.append(args)
+        time.sleep(0.01)
+        return []
+
+    def interrupted(results):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checks, "_look_at", look)
+    images = [dict(id=i, file_name=f"{i}.png", width=9, height=9) for i in range(1000)]
+    with pytest.raises(KeyboardInterrupt):
+        check_images(images, "", threads=2, progress=interrupted)
+    assert len(seen) < 500

@@ -27,6 +27,29 @@ def record(tmp_path):
     return dict(file_name=str(path), width=40, height=30, image_id=7, annotations=boxes)
 
 
+@pytest.mark.parametrize("size", [(10, 20000), (20000, 10), (1, 1)])
+@pytest.mark.parametrize("form", ["polygon", "bitmask"])
+def test_a_column_or_a_row_is_flipped(tmp_path, size, form):
+    width, height = size
+    pixels = np.random.RandomState(0).randint(256, size=(height, width, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "long.png")
+    box = dict(bbox=[0, 0, width, height], bbox_mode=BoxMode.XYXY_ABS, category_id=1)
+    box["segmentation"] = [[0, 0, width, 0, width, height, 0, height]]
+    record = dict(file_name=str(tmp_path / "long.png"), width=width, height=height)
+    flips = [T.RandomFlip(1.0), T.RandomFlip(1.0, horizontal=False, vertical=True)]
+    mapper = RobustMapper(
+        **arguments(
+            augmentations=[T.ResizeShortestEdge(800, 1333), *flips], instance_mask_format=form
+        )
+    )
+    mapped = mapper(record | dict(annotations=[box]))
+    assert mapped["image"].shape[1:] == {10: (1333, 1), 20000: (1, 1333), 1: (800, 800)}[width]
+    assert len(mapped["instances"]) == 1
+    upright = RobustMapper(**arguments(augmentations=[T.ResizeShortestEdge(800, 1333)]))
+    expected = upright(record | dict(annotations=[box]))["image"].flip(1, 2)
+    assert torch.equal(mapped["image"], expected)
+
+
 def arguments(**kwargs):
     defaults = dict(
         is_train=True,

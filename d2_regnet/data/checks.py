@@ -368,8 +368,11 @@ def check_images(
         return None
 
     jobs = [(i, image) for i, image in enumerate(images) if not list(_image(image, {}, {}))]
-    with ThreadPoolExecutor(threads) as pool:
+    pool = ThreadPoolExecutor(threads)
+    try:
         return [f for f in progress(pool.map(look, jobs)) if f is not None]
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for all pictures
 
 
 def _look_at(image: dict, folder: str, decode: bool) -> Iterator[tuple[str, str]]:

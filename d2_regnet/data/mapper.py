@@ -63,6 +63,8 @@ class RobustMapper(DatasetMapper):
         transforms = self.augmentations(augmented)
         shape = augmented.image.shape[:2]
         pixels = np.require(augmented.image.transpose(2, 0, 1), requirements=["C", "W"])
+        if min(pixels.strides) < 0:  # one column, flipped: contiguous to NumPy, but not to torch
+            pixels = pixels.copy()
         record["image"] = torch.from_numpy(pixels)
         if sem_seg is not None:
             record["sem_seg"] = torch.from_numpy(augmented.sem_seg.astype("long"))
