@@ -35,7 +35,7 @@ _NETWORKS = [name for name in LINKS if name != "NVLink"]
 
 
 def argument_parser() -> ToolParser:
-    parser = ToolParser(__doc__, _EXAMPLES)
+    parser = ToolParser(__doc__, _EXAMPLES, dry_run="name the models that would be counted")
     parser.add_argument(
         "rows", nargs="*", metavar="ROW", help="default: Mask R-CNN 1x of each published RegNet"
     )
@@ -90,6 +90,9 @@ def main(argv: list[str] | None = None) -> int:
     rows = {row: row for row in args.rows} or {
         f"mask_rcnn_{arch.replace('-', '_').lower()}_fpn_1x": arch for arch in list_archs()
     }
+    if args.dry_run:
+        print("\n".join(rows))
+        return 0
     lines = [line(row, name, args.speed) for row, name in tqdm(rows.items(), disable=None)]
     header = ["model", "gradients, MB", "step, s", "8 NVLink"]
     header += [f"{gpus}, {link.split()[1]}" for gpus in (64, 512) for link in _NETWORKS]

@@ -17,6 +17,15 @@ def test_prints_the_documented_line(tool, root, capsys):
     assert line[1:] == same[1:]
 
 
+def test_dry_run_counts_nothing(tool, monkeypatch, capsys):
+    monkeypatch.delattr(tool, "measured")
+    assert tool.main(["--dry-run"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 24 and rows[0] == "mask_rcnn_regnetx_200mf_fpn_1x"
+    assert tool.main(["--dry-run", "retinanet_regnetx_800mf_fpn_1x"]) == 0
+    assert capsys.readouterr().out == "retinanet_regnetx_800mf_fpn_1x\n"
+
+
 def test_a_retinanet(tool, capsys):
     assert tool.main(["retinanet_regnetx_800mf_fpn_1x"]) == 0
     assert "retinanet_regnetx_800mf_fpn_1x" in capsys.readouterr().out
