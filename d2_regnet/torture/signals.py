@@ -105,9 +105,9 @@ def _in_evaluation(scale) -> Result:
 
 def _slow_evaluation() -> None:
     """Has each picture of an evaluation take 10 seconds."""
-    from d2_regnet.engine import trainer
+    from d2_regnet.engine import evaluating
 
-    inference = trainer.inference_on_dataset
+    inference = evaluating.inference_on_dataset
 
     def slow(model, loader, evaluator, callbacks):
         def before():
@@ -119,4 +119,4 @@ def _slow_evaluation() -> None:
 
         return inference(model, loader, evaluator, callbacks={"before_inference": before})
 
-    trainer.inference_on_dataset = slow
+    evaluating.inference_on_dataset = slow
