@@ -106,12 +106,14 @@ def test_compiled_for_all_sizes_after_the_first(detector):
     # Large enough that no level is one cell high or wide, which torch.compile treats apart.
     compiled = optimize_for_inference(detector, compile=True)
     optimized = optimize_for_inference(detector)
-    for size in ((256, 320), (384, 288), (320, 416)):
+    graphs = []
+    for size in ((320, 320), (384, 288), (256, 416), (288, 288), (512, 256), (320, 448)):
         torch._dynamo.utils.counters.clear()
         pictures = [{"image": torch.rand(3, *size) * 255}]
         (ours,), (plain,) = answers(compiled, pictures), answers(optimized, pictures)
         torch.testing.assert_close(ours.scores, plain.scores, rtol=0, atol=1e-4)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 0  # of the last size
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert graphs[0] > 0 and graphs[2:] == [0] * 4
 
 
 @pytest.fixture
