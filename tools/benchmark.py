@@ -250,7 +250,8 @@ def title(args, results: list[dict]) -> str:
 def measure(args, groups: dict, skipped: list[str], records) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
-    dtypes = list(dict.fromkeys(["float32", *getattr(args, "dtypes", [])]))
+    low = ["float16"] if getattr(args, "amp", False) else []
+    dtypes = list(dict.fromkeys(["float32", *getattr(args, "dtypes", []), *low]))
     found = machine.measured(args.device, dtypes)
     results = []
     for group, peers in tqdm(groups.items(), desc=args.command, disable=None):

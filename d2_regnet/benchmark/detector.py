@@ -59,7 +59,7 @@ def measure(
                     model.backbone = _Replayed(model.backbone, picture)
             runs[name] = _run(model, inputs, amp, device)
             difference, same = _agreement(expected, _answers(model, inputs))
-            results[name] = {"row": row, "peer": name, "dtype": dtype}
+            results[name] = {"row": row, "peer": name, "dtype": "float16" if amp else dtype}
             results[name] |= {"difference": difference, "same": same}
     timings = take_turns(runs, rounds=rounds, discard=discard, device=device, title=row)
     for name, timing in timings.items():

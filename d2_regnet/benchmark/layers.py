@@ -37,33 +37,27 @@ def measure(
     load(plain, random_state(row, size))
     plain = plain.to(device)
     inputs = pictures(batch, size)
-    total = multiply_adds(plain, inputs)
-    modules = dict(plain.named_modules())
-    found = []
-    for (kind, shape), names in _called(plain, inputs).items():
-        x = torch.randn(shape, device=device)
-        found.append((multiply_adds(modules[names[0]], x), kind, names, x))
-    found = sorted(found, key=lambda each: each[0] * len(each[2]), reverse=True)[:layers]
+    total, modules = multiply_adds(plain, inputs), dict(plain.named_modules())
     optimized = {}
     for dtype in dtypes:
         model = optimize_for_inference(plain, getattr(torch, dtype))
         optimized[dtype] = dict(model.named_modules())
     results = []
-    for flops, kind, names, x in found:
-        same = {"row": row, "layer": kind, "on": "x".join(map(str, x.shape))}
-        same |= {"times": len(names), "share": flops * len(names) / total, "gflops": flops / 1e9}
-        layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
+    for flops, (kind, shape), names in _dominant(modules, _called(plain, inputs), layers):
+        same = {"row": row, "layer": kind, "on": "x".join(map(str, shape)), "times": len(names)}
+        same |= {"share": flops * len(names) / total, "gflops": flops / 1e9}
+        layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
         runs, own = {}, {}
         for dtype in dtypes:
-            layer, own_x = optimized[dtype][names[0]], x.to(getattr(torch, dtype))
-            own_x = own_x.contiguous(memory_format=layout)
-            runs[dtype] = torch.no_grad()(lambda layer=layer, x=own_x: layer(x))
-            tensors = (own_x, runs[dtype](), modules[names[0]].weight)
+            layer = optimized[dtype][names[0]]
+            x = torch.randn(shape).to(device, getattr(torch, dtype), memory_format=layout)
+            runs[dtype] = torch.no_grad()(lambda layer=layer, x=x: layer(x))
+            tensors = (x, runs[dtype](), modules[names[0]].weight)
             own[dtype] = {
                 "peer": "ours" if dtype == "float32" else f"ours {dtype}",
                 "dtype": dtype,
-                "gflops_done": multiply_adds(layer, own_x) / 1e9,
-                "moved": sum(each.numel() for each in tensors) * own_x.element_size(),
+                "gflops_done": multiply_adds(layer, x) / 1e9,
+                "moved": sum(each.numel() for each in tensors) * x.element_size(),
             }
         timings = take_turns(runs, rounds=rounds, discard=discard, device=device, title=kind)
         for dtype, timing in timings.items():
@@ -71,6 +65,16 @@ def measure(
             figures = {"seconds": timing.median, "spread": timing.spread}
             results.append(same | own[dtype] | figures | {"gflops_per_second": rate})
     return results
+
+
+def _dominant(modules: dict, called: dict, count: int) -> list[tuple]:
+    """Multiply-adds of one call, what `_called` tells, and the names, most multiply-adds first."""
+    found = []
+    for key, names in called.items():
+        layer = modules[names[0]]
+        x = torch.zeros(key[1], device=layer.weight.device)
+        found.append((multiply_adds(layer, x), key, names))
+    return sorted(found, key=lambda each: each[0] * len(each[2]), reverse=True)[:count]
 
 
 @torch.no_grad()
