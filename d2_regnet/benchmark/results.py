@@ -11,8 +11,8 @@ GFLOPs are 1e9 multiply-adds of the convolutions and linear layers, computed pla
 (`layers`: for one call); a training step counts as three forward passes. "done", where it is shown,
 are those carried out: Winograd's convolutions need fewer. GFLOP/s and "of peak" count what is
 carried out. The peak is the fastest of ten large matrix products and ten dense 3x3 convolutions,
-half of them before and half after the rest, so a share above 100 % says only that the machine was
-slower then."""
+half of them before and half after the rest; a share above 100 % says that the machine was slower
+then, or that a layer suits it better than these do."""
 
 
 def _number(digits: int, scale: float = 1.0) -> Callable[[float], str]:
