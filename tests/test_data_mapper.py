@@ -12,6 +12,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 from pycocotools import mask as mask_utils
 
+from d2_regnet.data.loader import outlasting_signals
 from d2_regnet.data.mapper import RobustMapper, UnusablePicture
 
 POLYGON = [[5, 5, 25, 5, 25, 15, 5, 15]]
@@ -186,7 +187,8 @@ def test_evaluation_stops_at_an_unusable_picture(record, workers):
     loader = build_detection_test_loader(
         records, mapper=RobustMapper(**arguments(is_train=False)), num_workers=workers
     )
-    with pytest.raises(UnusablePicture, match="nowhere.png: FileNotFoundError"):
+    message = "nowhere.png: FileNotFoundError"
+    with pytest.raises(UnusablePicture, match=message), outlasting_signals(loader):
         list(loader)
 
 
