@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from omegaconf import DictConfig
@@ -108,6 +109,8 @@ def load_yaml(path: str, overrides: Sequence[str] = ()) -> CfgNode:
         cfg.merge_from_list(list(overrides))
     except (KeyError, AssertionError, ValueError) as error:
         raise ValueError(f"{path}: {error.args[0] if error.args else error}") from error
+    except (yaml.YAMLError, AttributeError) as error:  # a text, or a single value
+        raise ValueError(f"{path} is no YAML config: {error}") from error
     yacs_options(cfg)
     cfg.freeze()
     return cfg

@@ -3,16 +3,15 @@
 import os
 from pathlib import Path
 
-from detectron2.config import CfgNode, LazyConfig, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from d2_regnet import model_zoo
-from d2_regnet.config import add_regnet_config
 from d2_regnet.data.shapes import register_named_shapes
-from d2_regnet.engine.config import load_config
+from d2_regnet.engine.yacs_config import load_either
 
 __all__ = ["dataset_metadata", "find_model", "number_of_classes"]
 
@@ -35,7 +34,10 @@ def find_model(model: str, weights: str | None = None) -> tuple[DictConfig | Cfg
         raise FileNotFoundError(f"--model: the folder {model} has no config.yaml, so is no run's")
     cfg = _config(path)
     if weights is None:
-        weights = _own_weights(path, cfg)
+        try:
+            weights = _own_weights(path, cfg)
+        except ValueError as error:
+            raise ValueError(f"{error}; or give a checkpoint of it with --weights") from error
     if not weights:
         raise ValueError(f"{model} names no trained weights: give them with --weights")
     if "://" not in weights and not os.path.isfile(weights):
@@ -44,25 +46,12 @@ def find_model(model: str, weights: str | None = None) -> tuple[DictConfig | Cfg
 
 
 def _config(path: str) -> DictConfig | CfgNode:
-    if path.endswith((".yaml", ".yml")):
-        if not os.path.isfile(path) and not os.path.dirname(path):
-            return model_zoo.get_config(path)
-        if os.path.isfile(path) and _is_yacs(path):
-            cfg = get_cfg()
-            add_regnet_config(cfg)
-            try:
-                cfg.merge_from_file(path)
-            except (KeyError, AssertionError, ValueError) as error:
-                raise ValueError(f"{path}: {error.args[0] if error.args else error}") from error
-            return cfg
-    return load_config(path)
-
-
-def _is_yacs(path: str) -> bool:
-    try:
-        return "MODEL" in LazyConfig.load(path)
-    except Exception:  # `load_config` says what is wrong with it
-        return False
+    if path.endswith(".yaml") and not os.path.dirname(path) and not os.path.exists(path):
+        return model_zoo.get_config(path)
+    cfg = load_either(path)
+    if isinstance(cfg, CfgNode):
+        cfg.defrost()  # as all configs that are made from Detectron2's `get_cfg()`
+    return cfg
 
 
 def _own_weights(path: str, cfg: DictConfig | CfgNode) -> str:

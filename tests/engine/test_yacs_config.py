@@ -43,6 +43,13 @@ def test_bad_overrides_are_refused(overrides, message):
         load_yaml(find_yaml("mask_rcnn_r50_fpn_1x.yaml"), overrides)
 
 
+@pytest.mark.parametrize("text", ["a: [", "nothing but words"])
+def test_a_file_that_is_no_yaml_config(tmp_path, text):
+    (tmp_path / "file.yaml").write_text(text)
+    with pytest.raises(ValueError, match="file.yaml is no YAML config"):
+        load_yaml(str(tmp_path / "file.yaml"))
+
+
 def test_either_kind(root, tmp_path):
     yaml = load_either(f"{ROW}.yaml", ["SOLVER.MAX_ITER", "7"])
     assert isinstance(yaml, CfgNode) and yaml.SOLVER.MAX_ITER == 7

@@ -124,6 +124,10 @@ def test_a_camera_until_ctrl_c(tool, photos, tiny_run, monkeypatch, capsys):
         ({"--output": "photos/a/1.png"}, "is not a folder"),
         ({"--output": "photos/a/1.png/out"}, "photos/a/1.png is not a folder"),
         ({"--weights": "photos/broken.jpg"}, "broken.jpg is no checkpoint"),
+        (
+            {"--model": "mask_rcnn_regnety_400mf_fpn_1x"},
+            "or give a checkpoint of it with --weights",
+        ),
         ({"--model": "photos"}, "photos has no config.yaml"),
         ({"--model": "broken.yaml"}, "broken.yaml: ParserError"),
         ({"--model": "other.yaml"}, "other.yaml: Non-existent config key: MODEL.NOWHERE"),
