@@ -14,7 +14,7 @@ if __name__ == "__main__":
 from tqdm import tqdm
 
 from d2_regnet.cli import ToolParser, bad_input, failure
-from d2_regnet.files import whole_file
+from d2_regnet.files import check_folder, whole_file
 from d2_regnet.torture import PARTS, Scale
 from d2_regnet.torture.results import machine, replace_section, table, totals
 
@@ -73,6 +73,8 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError("--share is above 0 and at most 1")
         if args.report and not os.path.isfile(args.report):
             raise FileNotFoundError(f"--report: there is no {args.report}")
+        if args.folder:
+            check_folder(args.folder, "--folder")
     if args.dry_run:
         parts = ", ".join(args.only or PARTS)
         print(f"Would do {args.share:.0%} of {parts}, and write {args.report or 'no document'}")

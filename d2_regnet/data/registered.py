@@ -78,6 +78,11 @@ def load_registered(name: str) -> tuple[dict, str, str | None]:
         if "://" not in path and not os.path.exists(path):
             with contextlib.suppress(Exception):  # one that is made when it is first loaded?
                 DatasetCatalog.get(name)
+            if not os.path.exists(path):
+                raise FileNotFoundError(
+                    f"data set {name}: {path} does not exist; the environment variable "
+                    "DETECTRON2_DATASETS names the folder of Detectron2's built-in data sets"
+                )
         return read_coco(path), metadata.get("image_root") or "", path
     records = DatasetCatalog.get(name)
     if not isinstance(records, list):

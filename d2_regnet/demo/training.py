@@ -41,8 +41,10 @@ def configure(
         steps: of training; the config's by default.
 
     Raises:
-        ValueError: a seed or a number of pictures that cannot be.
+        ValueError: a seed, or a number of pictures or steps, that cannot be.
     """
+    if steps is not None and steps < 1:
+        raise ValueError(f"--steps must be at least 1, not {steps}")
     names = register_shapes(seed, {"train": train_images, "val": val_images})
     cfg = load_config(str(config))
     cfg.dataloader.train.dataset.names, cfg.dataloader.test.dataset.names = names

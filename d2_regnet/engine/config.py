@@ -100,8 +100,13 @@ def find_config(path_or_name: str) -> str:
     if model_zoo.has_own_arch(path_or_name):
         return ""
     folder = os.path.dirname(path_or_name)
-    if folder and os.path.isdir(path_or_name):
+    if os.path.isdir(path_or_name) and path_or_name not in model_zoo.rows():
         raise FileNotFoundError(f"the folder {path_or_name} has no config.yaml, so is no run's")
+    if path_or_name.removesuffix(".yaml") in model_zoo.rows() and path_or_name.endswith(".yaml"):
+        raise ValueError(
+            f"{path_or_name} is a row's yacs form, for tools/train_net.py; this tool takes the row "
+            f"as {path_or_name.removesuffix('.yaml')}"
+        )
     if path_or_name.endswith((".py", ".yaml", ".yml")) or folder:
         here = sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
         hint = nearest(os.path.basename(path_or_name), [f for f in here if f.endswith(".py")])

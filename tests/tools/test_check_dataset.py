@@ -144,6 +144,7 @@ def test_yaml_configs(tool, registered, tmp_path, capsys):
         (["--json", "nowhere.json", "--images", "{images}"], "nowhere.json"),
         (["--json", "{images}/1.png", "--images", "{images}"], "is not JSON"),
         (["--dataset", "shapes_trian"], "shapes_train"),
+        (["--dataset", "keypoints_coco_2014_minival"], "DETECTRON2_DATASETS"),
         (["--config-file", "nowhere.py"], "nowhere.py"),
         (["--json", "{json}", "--images", "{images}", "--fix-to", "{json}"], "--overwrite"),
         (

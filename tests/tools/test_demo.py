@@ -47,6 +47,7 @@ def finish(process):
         (["--seed=4"], "holds a run with steps 9, not"),
         (["--seed=4", "--steps=9"], "holds a run with data"),
         (["--seed=-3"], "the seed must be a whole number"),
+        (["--steps=0"], "--steps must be at least 1, not 0"),
         (["--val-images=0"], "split 'val' must have a whole number of pictures"),
     ],
 )
