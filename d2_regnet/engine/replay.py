@@ -21,6 +21,7 @@ from torch import nn
 from d2_regnet.checkpoint import read as read_checkpoint
 from d2_regnet.modeling.global_batch import Repeated, global_batch
 
+from .trainer import scripted_alike
 from .yacs_config import load_either
 
 __all__ = ["Replay", "inexact", "load_model", "read_batch", "replay", "same"]
@@ -121,7 +122,7 @@ def replay(model: nn.Module, saved: dict) -> Replay:
     with _first_non_finite(model) as found, _threads(saved["threads"]), storage:
         seed_all_rng(saved["rng"])
         try:
-            with autocast, step:
+            with autocast, step, scripted_alike(device):
                 losses = model(batch)
         except FloatingPointError as raised:
             error = str(raised)

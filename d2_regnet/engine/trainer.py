@@ -4,6 +4,7 @@ import functools
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -114,7 +115,7 @@ class Trainer(SimpleTrainer):
         """The losses, and what is not finite among them."""
         batch = global_batch(self.model, self.seed, self.iter, len(data), exchange)
         try:
-            with self.autocast(), batch:
+            with self.autocast(), batch, scripted_alike(self._device):
                 losses = self.model(data)
         except StoppedElsewhere:
             return {}, None
@@ -226,6 +227,15 @@ def _take_up(group: dict, configured: dict) -> None:
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model that DistributedDataParallel may be around."""
     return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def scripted_alike(device: str) -> AbstractContextManager[None]:
+    """Inside, scripted functions, such as the focal loss, compute on the CPU as they are written.
+
+    TorchScript rewrites them after their first runs in a process, which changes the last bit: a
+    training that went on in another process would not be the same.
+    """
+    return torch.jit.optimized_execution(device != "cpu")
 
 
 def running_normalizer(model: nn.Module) -> dict[str, float]:
