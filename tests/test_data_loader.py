@@ -210,12 +210,18 @@ def test_map_style_data_sets(records):
     assert_equal(steps(DatasetFromList(records), 4), steps(records, 4))
 
 
-def test_workers_outlast_signals(records):
+def started(loader):
+    """The loader's iterator after a batch, and its only worker."""
     others = multiprocessing.active_children()
-    loader = build_train_loader(records, mapper=mapper(), total_batch_size=4, num_workers=1)
     batches = iter(loader)
     next(batches)
     (worker,) = set(multiprocessing.active_children()) - set(others)
+    return batches, worker
+
+
+def test_workers_outlast_signals(records):
+    loader = build_train_loader(records, mapper=mapper(), total_batch_size=4, num_workers=1)
+    batches, worker = started(loader)
     for signum in ("INT", "TERM", "USR1"):  # as a scheduler sends them, to every process
         subprocess.run(["kill", f"-{signum}", str(worker.pid)], check=True)
     assert len(list(islice(batches, 20))) == 20
@@ -227,11 +233,8 @@ def test_workers_outlast_signals(records):
 
 def test_workers_end_with_an_iterator_that_is_garbage(records):
     """Its queue is closed before it can tell them."""
-    others = multiprocessing.active_children()
     loader = build_train_loader(records, mapper=mapper(), total_batch_size=4, num_workers=1)
-    batches = iter(loader)
-    next(batches)
-    (worker,) = set(multiprocessing.active_children()) - set(others)
+    batches, worker = started(loader)
     batches.cycle = batches
     del batches
     gc.collect()
@@ -240,11 +243,8 @@ def test_workers_end_with_an_iterator_that_is_garbage(records):
 
 
 def test_workers_of_any_loader_outlast_signals_and_end_with_the_block():
-    others = multiprocessing.active_children()
     with outlasting_signals(torch.utils.data.DataLoader(range(90), num_workers=1)) as loader:
-        batches = iter(loader)
-        next(batches)
-        (worker,) = set(multiprocessing.active_children()) - set(others)
+        batches, worker = started(loader)
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             os.kill(worker.pid, signum)
         assert len(list(islice(batches, 40))) == 40 and worker.is_alive()

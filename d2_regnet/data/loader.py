@@ -108,8 +108,7 @@ class _Loader(DataLoader):
     """Its workers outlast signals, and end with the iterator that has started them."""
 
     def __iter__(self):
-        ending = RawValue(ctypes.c_bool, False)
-        self.worker_init_fn = functools.partial(_outlast_signals, ending)
+        ending = _ended_by_flag(self)
         batches = super().__iter__()
         # At the process's end, before workers are joined.
         Finalize(batches, setattr, (ending, "value", True), exitpriority=0)
@@ -125,13 +124,21 @@ def outlasting_signals(loader: Iterable) -> Iterator[Iterable]:
     Without it, workers that were started under `engine.hooks.StopOnSignal` would have inherited its
     handlers, and multiprocessing, which ends workers by SIGTERM, would wait for them forever.
     """
-    ending = RawValue(ctypes.c_bool, False)
-    if isinstance(loader, DataLoader):
-        loader.worker_init_fn = functools.partial(_outlast_signals, ending)
+    if not isinstance(loader, DataLoader):
+        yield loader
+        return
+    ending = _ended_by_flag(loader)
     try:
         yield loader
     finally:
         ending.value = True
+
+
+def _ended_by_flag(loader: DataLoader) -> RawValue:
+    """A flag that, once set, ends the workers that the loader starts next; no signal does."""
+    ending = RawValue(ctypes.c_bool, False)
+    loader.worker_init_fn = functools.partial(_outlast_signals, ending)
+    return ending
 
 
 def _outlast_signals(ending: RawValue, worker: int) -> None:
