@@ -63,14 +63,14 @@ def main(argv: list[str] | None = None) -> None:
             cfg = demo.configure(CONFIG, folder, **sizes)
             if args.dry_run:
                 if not args.restart:
-                    demo.check_folder(cfg)
+                    demo.check_same_run(cfg)
                 print(f"Would train in {folder}: {about}")
                 print(f"{cfg.train.max_iter} steps of {cfg.dataloader.train.total_batch_size}")
                 return
             folder.mkdir(parents=True, exist_ok=True)
             if args.restart:
                 demo.discard(folder)
-            demo.check_folder(cfg)
+            demo.check_same_run(cfg)
             if demo.is_complete(folder):
                 print(f"The run in {folder} is complete; --restart does it again.")
                 print(demo.report(folder))

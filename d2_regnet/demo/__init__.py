@@ -4,6 +4,6 @@
 """
 
 from .summary import is_complete, report
-from .training import check_folder, configure, discard, make_data, run
+from .training import check_same_run, configure, discard, make_data, run
 
-__all__ = ["check_folder", "configure", "discard", "is_complete", "make_data", "report", "run"]
+__all__ = ["check_same_run", "configure", "discard", "is_complete", "make_data", "report", "run"]

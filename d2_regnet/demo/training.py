@@ -54,7 +54,7 @@ def configure(
     return cfg
 
 
-def check_folder(cfg: DictConfig) -> None:
+def check_same_run(cfg: DictConfig) -> None:
     """Refuses to go on with a run of other settings, which would be neither the one nor the other.
 
     Raises:
