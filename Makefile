@@ -9,7 +9,7 @@ ARGS ?=
 export PYTHON
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-all torture lint clean
+.PHONY: help setup demo test test-all reliability lint clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -18,7 +18,7 @@ setup:  ## make .venv: pinned requirements, Detectron2, this package
 	@tools/setup.sh
 
 demo: setup  ## train, evaluate and draw a RegNet Mask R-CNN in a few minutes
-	@$(BIN)/python tools/demo.py --seed "$(SEED)" --output "$(OUTPUT)"
+	@$(BIN)/python -m examples.demo --seed "$(SEED)" --output "$(OUTPUT)"
 
 test: setup  ## the tests that take seconds
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
@@ -26,8 +26,8 @@ test: setup  ## the tests that take seconds
 test-all: setup  ## all tests, also the ones that train
 	@$(BIN)/python -m pytest $(ARGS)
 
-torture: setup  ## do 300 faults to trainings, and write docs/RELIABILITY.md
-	@$(BIN)/python tools/torture.py $(ARGS)
+reliability: setup  ## do 300 faults to trainings, and write docs/RELIABILITY.md
+	@$(BIN)/python -m tests.reliability $(ARGS)
 
 lint:  ## ruff: rules and format
 	@tools/setup.sh ruff

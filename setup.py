@@ -11,7 +11,7 @@ VERSION = re.search(r'^__version__ = "(.+)"', (ROOT / "d2_regnet/__init__.py").r
 setup(
     name="d2_regnet",
     version=VERSION,
-    description="RegNet for Detectron2: bodies, recipes, checkpoints and tools",
+    description="RegNet for Detectron2: backbones, recipes, checkpoints and tools",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The d2_regnet developers",

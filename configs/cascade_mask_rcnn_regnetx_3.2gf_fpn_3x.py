@@ -2,7 +2,7 @@
 in MMDetection regnet/cascade-mask-rcnn_regnetx-3.2GF_fpn_ms-3x_coco.
 """
 
-from d2_regnet.recipes import recipe
+from d2_regnet.model_zoo.recipes import recipe
 
 model, dataloader, optimizer, lr_multiplier, train = recipe(
     "cascade_mask_rcnn", "RegNetX-3.2GF", "3x"

@@ -1,6 +1,6 @@
 """Mask R-CNN, RegNetX-12GF, 1x; in MMDetection regnet/mask-rcnn_regnetx-12GF_fpn_1x_coco."""
 
-from d2_regnet.recipes import recipe
+from d2_regnet.model_zoo.recipes import recipe
 
 model, dataloader, optimizer, lr_multiplier, train = recipe(
     "mask_rcnn", "RegNetX-12GF", "1x"

@@ -1,7 +1,7 @@
 """Mask R-CNN, RegNetX-200MF, on the built-in shapes: what `make demo` trains.
 
-From scratch, in minutes, on two CPU cores. It is the usual model made small: pictures of 160 pixels
-instead of 1333, so anchors of half the size; a quarter of the channels after the body, fewer boxes;
+From scratch, in minutes, on two CPU cores. It is the usual model made small: images of 160 pixels
+instead of 1333, so anchors of half the size; a quarter of the channels after the backbone, fewer boxes;
 and batch norm in the FPN and the heads, without which random weights learn much more slowly.
 """
 
@@ -13,7 +13,7 @@ from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import CosineParamScheduler
 
-from d2_regnet.recipes import recipe
+from d2_regnet.model_zoo.recipes import recipe
 
 CHANNELS = 64
 

@@ -2,7 +2,7 @@
 in MMDetection regnet/mask-rcnn_regnetx-3.2GF-mdconv-c3-c5_fpn_1x_coco.
 """
 
-from d2_regnet.recipes import recipe
+from d2_regnet.model_zoo.recipes import recipe
 
 model, dataloader, optimizer, lr_multiplier, train = recipe(
     "mask_rcnn", "RegNetX-3.2GF", "1x", deform_stages=["s2", "s3", "s4"]

@@ -2,6 +2,6 @@
 in Detectron2 COCO-InstanceSegmentation/mask_rcnn_regnetx_4gf_dds_fpn_1x.
 """
 
-from d2_regnet.recipes import detectron2_1x
+from d2_regnet.model_zoo.recipes import detectron2_1x
 
 model, dataloader, optimizer, lr_multiplier, train = detectron2_1x("RegNetX-4.0GF").values()

@@ -2,7 +2,7 @@
 in Detectron2 new_baselines/mask_rcnn_regnety_4gf_dds_FPN_100ep_LSJ.
 """
 
-from d2_regnet.recipes import recipe
+from d2_regnet.model_zoo.recipes import recipe
 
 model, dataloader, optimizer, lr_multiplier, train = recipe(
     "mask_rcnn", "RegNetY-4.0GF", "lsj_100ep"

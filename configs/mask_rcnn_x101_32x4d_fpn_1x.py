@@ -1,6 +1,6 @@
 """Mask R-CNN, ResNeXt-101-32x4d, 1x; in MMDetection mask_rcnn/mask-rcnn_x101-32x4d_fpn_1x_coco."""
 
-from d2_regnet.recipes import recipe
+from d2_regnet.model_zoo.recipes import recipe
 
 model, dataloader, optimizer, lr_multiplier, train = recipe(
     "mask_rcnn", "x101_32x4d", "1x"

@@ -1,6 +1,6 @@
 """RetinaNet, RegNetX-1.6GF, 1x; in MMDetection regnet/retinanet_regnetx-1.6GF_fpn_1x_coco."""
 
-from d2_regnet.recipes import recipe
+from d2_regnet.model_zoo.recipes import recipe
 
 model, dataloader, optimizer, lr_multiplier, train = recipe(
     "retinanet", "RegNetX-1.6GF", "1x", clip_grad=35.0

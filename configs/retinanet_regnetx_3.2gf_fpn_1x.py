@@ -1,6 +1,6 @@
 """RetinaNet, RegNetX-3.2GF, 1x; in MMDetection regnet/retinanet_regnetx-3.2GF_fpn_1x_coco."""
 
-from d2_regnet.recipes import recipe
+from d2_regnet.model_zoo.recipes import recipe
 
 model, dataloader, optimizer, lr_multiplier, train = recipe(
     "retinanet", "RegNetX-3.2GF", "1x", clip_grad=35.0

@@ -24,7 +24,7 @@ WIDTH_QUANTUM = 8
 
 @dataclass(frozen=True)
 class Complexity:
-    """What one picture costs: multiply-adds, parameters and convolution outputs (numbers)."""
+    """What one image costs: multiply-adds, parameters and convolution outputs (numbers)."""
 
     flops: int = 0
     params: int = 0
@@ -64,11 +64,11 @@ class Stages:
         return tuple(round(width * self.se_ratio) for width in inputs[:-1])
 
     def complexity(self, size: int | tuple[int, int] = 224, num_classes: int = 1000) -> Complexity:
-        """Multiply-adds, parameters and activations for one picture, counted as pycls counts.
+        """Multiply-adds, parameters and activations for one image, counted as pycls counts.
 
         Args:
-            size: side, or (height, width), of the picture in pixels.
-            num_classes: outputs of the classifier on top; 0 counts the body alone.
+            size: side, or (height, width), of the image in pixels.
+            num_classes: outputs of the classifier on top; 0 counts the backbone alone.
 
         Returns:
             `Complexity`; activations are the outputs of convolutions and of the classifier.

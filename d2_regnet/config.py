@@ -1,8 +1,10 @@
 """Settings for yacs configs (`DefaultPredictor`, `DefaultTrainer`, YAML files)."""
 
 from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
 
-from d2_regnet.archs import get_arch
+from .archs import get_arch, suggest
+from .utils.dtypes import dtype_named
 
 # The keys of MODEL.REGNETS that, taken together, replace ARCH: RegNetArch's parameters.
 _PARAMETERS = {
@@ -61,7 +63,7 @@ def add_regnet_config(cfg: CfgNode) -> None:
     cfg.SOLVER.NON_FINITE = CfgNode({"SKIP": 0, "SAVE": 3})
     # ... the norm of all gradients together is what is clipped ...
     cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL = False
-    # ... and large-scale jitter, crops of SIZE x SIZE pixels of the picture scaled to MIN_SCALE to
+    # ... and large-scale jitter, crops of SIZE x SIZE pixels of the image scaled to MIN_SCALE to
     # MAX_SCALE times SIZE, takes the place of resizing in training.
     cfg.INPUT.LSJ = CfgNode({"ENABLED": False, "SIZE": 1024, "MIN_SCALE": 0.1, "MAX_SCALE": 2.0})
 
@@ -119,3 +121,23 @@ def _arch(node: CfgNode) -> str | dict:
     if not given:
         raise ValueError("give ARCH (such as 'RegNetX-3.2GF') or DEPTH, W_0, W_A, W_M, GROUP_WIDTH")
     return {key.lower(): node[key] for key in _PARAMETERS}
+
+
+def yacs_options(cfg: CfgNode) -> dict:
+    """`dtype` and `compile` of `optimize_for_inference` as `cfg.MODEL.OPTIMIZED` sets them.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    if "OPTIMIZED" not in cfg.MODEL:
+        raise ValueError(
+            "MODEL.OPTIMIZED is missing: call d2_regnet.add_regnet_config(cfg) after get_cfg()"
+        )
+    node, name = cfg.MODEL.OPTIMIZED, cfg.MODEL.META_ARCHITECTURE
+    if name not in META_ARCH_REGISTRY:
+        known = sorted(kind for kind, _ in META_ARCH_REGISTRY)
+        raise ValueError(f"MODEL.META_ARCHITECTURE {name!r} is unknown; {suggest(name, known)}")
+    try:
+        return {"dtype": dtype_named(node.DTYPE), "compile": node.COMPILE}
+    except ValueError as error:
+        raise ValueError(f"MODEL.OPTIMIZED.DTYPE: {error}") from error

@@ -10,12 +10,12 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 from omegaconf import DictConfig
 
-# Pictures of COCO train2017 with at least one object: what Detectron2 and MMDetection train on.
+# Images of COCO train2017 with at least one object: what Detectron2 and MMDetection train on.
 COCO_TRAIN_IMAGES = 117_266
 
 
 def steps_per_epoch(batch_size: int, images: int = COCO_TRAIN_IMAGES) -> int:
-    """How many steps of `batch_size` pictures see every picture once; the last may be short."""
+    """How many steps of `batch_size` images see every image once; the last may be short."""
     return math.ceil(images / batch_size)
 
 

@@ -18,7 +18,9 @@ def main(file):
     for width, depth in zip(arch.stage_widths, arch.stage_depths):
         print(f"{depth} block(s) of {width} channels")
     cost = arch.complexity((800, 1216), num_classes=0)
-    print(f"body at 800x1216: {cost.flops / 1e9:.1f} GFLOPs, {cost.params / 1e6:.2f} M parameters")
+    print(
+        f"backbone at 800x1216: {cost.flops / 1e9:.1f} GFLOPs, {cost.params / 1e6:.2f} M parameters"
+    )
 
     # A row's name with the file in the place of the arch; the weights are random.
     cfg = model_zoo.get_config(f"retinanet_{file}_fpn_1x")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Finds objects in a picture with the model that a training left, and draws them.
+"""Finds objects in an image with the model that a training left, and draws them.
 
     python examples/predict.py output/mine picture.jpg predicted.png
 
@@ -12,7 +12,7 @@ import sys
 from PIL import Image
 
 from d2_regnet.data import read_image
-from d2_regnet.predict import Predictor, find_model
+from d2_regnet.inference import Predictor, find_model
 
 
 def main(model: str, source: str, target: str) -> None:

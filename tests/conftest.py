@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_configure(config):
-    """Two threads: the pictures are small, and more only get into one another's way."""
+    """Two threads: the images are small, and more only get into one another's way."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
@@ -42,8 +42,8 @@ def load_file():
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """``tests/data``: recorded facts and answers, kept with the tests."""
-    return ROOT / "tests" / "data"
+    """``tests/fixtures``: recorded facts and answers, kept with the tests."""
+    return ROOT / "tests" / "fixtures"
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +109,7 @@ def settings_of():
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, data) -> Path:
-    """The folder that a training of `tests/data/tiny_mask_rcnn.py` would leave, with random
+    """The folder that a training of `tests/fixtures/tiny_mask_rcnn.py` would leave, with random
     weights: config.yaml, model_final.pth, last_checkpoint."""
     from detectron2.config import LazyConfig, instantiate
 
@@ -123,7 +123,7 @@ def tiny_run(tmp_path_factory, data) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = instantiate(cfg.model)
-        # Scores that depend on the picture, and not all of one class.
+        # Scores that depend on the image, and not all of one class.
         torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.3)
     Checkpointer(model, str(folder)).save("model_final")
     return folder

@@ -10,7 +10,7 @@ import pytest
 
 from d2_regnet.archs import RegNetArch, arch_name, get_arch, list_archs
 
-FACTS = json.loads((Path(__file__).parent / "data/regnet_archs.json").read_text())
+FACTS = json.loads((Path(__file__).parent / "fixtures/regnet_archs.json").read_text())
 SMALL = dict(depth=13, w_0=24, w_a=36.44, w_m=2.49, group_width=8)
 
 

@@ -15,7 +15,7 @@ from detectron2.utils.events import EventStorage
 from d2_regnet import model_zoo
 
 ROWS = model_zoo.list()
-# One of each detector and body in the fast suite; every row in the slow one.
+# One of each detector and backbone in the fast suite; every row in the slow one.
 FAST = [
     "cascade_mask_rcnn_regnetx_400mf_fpn_3x",
     "mask_rcnn_regnetx_3.2gf_dcn_fpn_1x",
@@ -80,12 +80,12 @@ def test_staleness_is_noticed_and_mended(root, tmp_path):
     assert not left_over.exists()
 
 
-# --- Training and prediction on a real picture ------------------------------------------------
+# --- Training and prediction on a real image ------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def picture(shared):
-    """A real picture, small: (H, W, 3) uint8 in BGR."""
+    """A real image, small: (H, W, 3) uint8 in BGR."""
     path = sorted((shared / "data" / "coco" / "val2017").glob("*.jpg"))[0]
     return cv2.resize(cv2.imread(str(path)), (160, 128))
 

@@ -58,7 +58,7 @@ def row(request, shared, load_file, tmp_path_factory):
 
 
 def picture(image, input_format):
-    """A recorded picture (BGR) as the model takes it."""
+    """A recorded image (BGR) as the model takes it."""
     image = image[:, :, ::-1] if input_format == "RGB" else image
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
@@ -91,7 +91,7 @@ def test_inference(row):
     seen = {}
     hooks = [
         module.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))
-        for name, module in (("fpn", model.backbone), ("body", model.backbone.bottom_up))
+        for name, module in (("fpn", model.backbone), ("backbone", model.backbone.bottom_up))
     ]
     with torch.no_grad():
         found = model([{"image": picture(answers["image"], row.report.input_format)}])
@@ -99,9 +99,9 @@ def test_inference(row):
     for hook in hooks:
         hook.remove()
 
-    body, fpn = list(seen["body"].values()), list(seen["fpn"].values())
-    for features, name in ((body, "body"), (fpn, "fpn")):
-        # RetinaNet's body returns no first stage.
+    body, fpn = list(seen["backbone"].values()), list(seen["fpn"].values())
+    for features, name in ((body, "backbone"), (fpn, "fpn")):
+        # RetinaNet's backbone returns no first stage.
         recorded = range(5 if name == "fpn" else 4)[-len(features) :]
         for level, index in zip(features, recorded):
             mean, std = answers[f"{name}_{index}_mean_std"]

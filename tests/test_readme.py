@@ -18,7 +18,7 @@ from PIL import Image
 from d2_regnet import build_regnet, model_zoo
 from d2_regnet.checkpoint import mmdet
 
-# What is added to a command so that it ends in seconds: little data, small pictures, no download.
+# What is added to a command so that it ends in seconds: little data, small images, no download.
 # A command that none of these begins runs as it stands.
 SMALL = {
     "make": ["--dry-run"],
@@ -43,7 +43,7 @@ SMALL_TRAINING = [
 
 
 def write_coco(folder: Path) -> None:
-    """A COCO of one picture a split, with COCO's own categories."""
+    """A COCO of one image a split, with COCO's own categories."""
     picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     box = [8, 8, 40, 32]
     polygon = [8, 8, 48, 8, 48, 40, 8, 40]
@@ -65,7 +65,7 @@ def write_coco(folder: Path) -> None:
 
 
 def write_published(folder: Path) -> None:
-    """What a user has downloaded, with random weights: a body, two detectors."""
+    """What a user has downloaded, with random weights: a backbone, two detectors."""
     body = build_regnet("RegNetX-400MF", norm="BN").state_dict()
     head = {"head.fc.weight": torch.zeros(1000, 384), "head.fc.bias": torch.zeros(1000)}
     torch.save({"model_state": body | head}, folder / "RegNetX-400MF_dds_8gpu.pyth")

@@ -1,17 +1,9 @@
 #!/usr/bin/env python
-"""Converts a RegNet classifier of pycls (.pyth) to a backbone that Detectron2 loads.
-
-See docs/CONVERTING.md.
-"""
+"""Converts a RegNet classifier of pycls (.pyth): `d2-regnet convert --source pycls`."""
 
 import sys
 
-from d2_regnet.checkpoint import command
-
-
-def main(argv: list[str] | None = None) -> int:
-    return command.main(__doc__, source="pycls", argv=argv)
-
+from d2_regnet.commands import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["convert", "--source", "pycls", *sys.argv[1:]]))

@@ -1,7 +1,9 @@
 #!/usr/bin/env python
-"""Trains or evaluates a LazyConfig, with Detectron2's own flags; see docs/TRAINING.md."""
+"""Trains or evaluates a LazyConfig, with Detectron2's own flags: `d2-regnet train`."""
 
-from d2_regnet.engine.command import main
+import sys
+
+from d2_regnet.commands import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,7 +1,20 @@
-"""Checkpoints of any published RegNet, for Detectron2."""
+"""Checkpoints of any published RegNet, for Detectron2.
 
-from d2_regnet.checkpoint.convert import SOURCES, Report, convert
-from d2_regnet.checkpoint.loading import SafetensorsCheckpointer
-from d2_regnet.checkpoint.reading import Checkpoint, read
+`convert` makes one of a file of another project; `read` opens any without running code from it;
+`catalog` knows the published ones, wherever Detectron2 takes a path.
+"""
 
-__all__ = ["SOURCES", "Checkpoint", "Report", "SafetensorsCheckpointer", "convert", "read"]
+from d2_regnet.utils.lazy import lazy_names
+
+_NAMES = {
+    "SOURCES": ".conversion",
+    "Checkpoint": ".reading",
+    "Report": ".conversion",
+    "SafetensorsCheckpointer": ".loading",
+    "catalog": ".catalog",
+    "convert": ".conversion",
+    "read": ".reading",
+}
+__all__ = [*_NAMES]
+# Lazily: Detectron2's paths ask for `catalog` alone, before its models are loaded.
+__getattr__ = lazy_names(__name__, _NAMES)

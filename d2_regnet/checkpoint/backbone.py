@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from d2_regnet.archs import RegNetArch, get_arch, list_archs
-from d2_regnet.modeling.regnet import build_regnet
+from d2_regnet.modeling.backbone.regnet import build_regnet
 
 State = Mapping[str, torch.Tensor]
 
-# Mean and standard deviation of ImageNet's training pictures, red first, as every source uses them.
+# Mean and standard deviation of ImageNet's training images, red first, as every source uses them.
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
@@ -40,10 +40,10 @@ class Mapped:
         arch: name of the network (`archs.list_archs(others=True)` for a RegNet).
         shapes: every name and shape that the target model needs, from `model_shapes`.
         input_format: "BGR" or "RGB", the channel order that the weights were trained with.
-        pixel_mean, pixel_std: per channel in that order, on pixels of 0 to 255; a picture is
+        pixel_mean, pixel_std: per channel in that order, on pixels of 0 to 255; an image is
             normalised as (pixel - mean) / std.
         stem: target name of the first convolution's weight.
-        body: the names are those of a body alone, to be loaded into any model that contains one.
+        backbone: the names are those of a backbone alone, to be loaded into any model that contains one.
     """
 
     state: dict[str, torch.Tensor]
@@ -60,7 +60,7 @@ class Mapped:
 
 @dataclass(frozen=True)
 class Naming:
-    """How a source spells the names of a RegNet body.
+    """How a source spells the names of a RegNet backbone.
 
     Args:
         stem: Detectron2's module names in the stem ("conv", "bn") -> the source's full names.
@@ -84,7 +84,7 @@ class Naming:
         return f"{prefix}.{self.modules[module]}.{tensor}"
 
     def restore(self, state: State) -> dict[str, torch.Tensor]:
-        """Undoes a conversion: the source's names of a body's tensors."""
+        """Undoes a conversion: the source's names of a backbone's tensors."""
         return {self(name): tensor for name, tensor in state.items()}
 
 
@@ -96,7 +96,7 @@ def model_shapes(build: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]:
 
 @cache
 def body_shapes(arch: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors of a RegNet body by the name of its arch."""
+    """Names and shapes of the tensors of a RegNet backbone by the name of its arch."""
     return model_shapes(lambda: build_regnet(arch))
 
 
@@ -107,7 +107,7 @@ def map_body(
     dropped: Mapping[str, str],
     canonical: Callable[[str], str] = str,
 ) -> Mapped:
-    """Renames a RegNet body's tensors to Detectron2's names.
+    """Renames a RegNet backbone's tensors to Detectron2's names.
 
     Args:
         state: names and tensors of the source.

@@ -1,6 +1,6 @@
 """Published weights by name: ``regnet://`` wherever Detectron2 takes a path.
 
-    regnet://pycls/RegNetX-3.2GF                        ImageNet body, the paper's own
+    regnet://pycls/RegNetX-3.2GF                        ImageNet backbone, the paper's own
     regnet://torchvision/regnet_x_3_2gf                 ... torchvision's default weights
     regnet://torchvision/regnet_x_3_2gf.IMAGENET1K_V1   ... or others, by their name
     regnet://timm/regnetx_032.pycls_in1k                ... timm's, with or without the tag
@@ -23,17 +23,18 @@ import json
 import os
 import re
 from importlib import resources
-from typing import NamedTuple
+from typing import IO, NamedTuple
 from urllib.parse import urlsplit
 
-from iopath.common.file_io import file_lock, get_cache_dir
+from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import PathHandler, file_lock, get_cache_dir
 
 import d2_regnet
 from d2_regnet.archs import arch_name, suggest
-from d2_regnet.checkpoint.convert import convert
-from d2_regnet.checkpoint.download import download, verify
-from d2_regnet.paths import PREFIX
 
+from .download import download, verify
+
+PREFIX = "regnet://"
 MIRROR = "D2_REGNET_MIRROR"
 
 
@@ -111,6 +112,8 @@ def get_local_path(name: str, *, force: bool = False) -> str:
     original = _at_hand(published, force)
     if published.source == "detectron2":  # in Detectron2's own format
         return original or _download(published, force)
+    from .conversion import convert  # not before: Detectron2 loads its models later than its paths
+
     folder = os.path.join(get_cache_dir(), "d2_regnet", published.source)
     stem = os.path.join(folder, os.path.splitext(published.filename)[0])
     if original is None and not force:
@@ -230,7 +233,8 @@ def _addresses(source: str) -> dict[str, str]:
 
 
 def _rows(source: str) -> dict[str, str]:
-    rows = json.loads(resources.files("d2_regnet").joinpath("zoo.json").read_text())
+    zoo = resources.files("d2_regnet") / "model_zoo" / "zoo.json"
+    rows = json.loads(zoo.read_text())
     return {
         name: row["url"] for name, row in rows.items() if row["source"] == source and row["url"]
     }
@@ -305,3 +309,38 @@ def _find(name: str) -> Published:
     except KeyError:
         known = [each.name for each in published.values()]
         raise ValueError(f"unknown weights {name!r}: {suggest(rest, known)}") from None
+
+
+class RegNetHandler(PathHandler):
+    """Resolves ``regnet://source/name`` to a local file, which can only be read."""
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [PREFIX]
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs) -> str:
+
+        self._check_kwargs(kwargs)
+        return get_local_path(path, force=force)
+
+    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs) -> IO:
+        if mode not in ("r", "rb"):
+            raise ValueError(f"{path} can only be read, not opened in mode {mode!r}")
+        return open(self._get_local_path(path, **kwargs), mode, buffering)
+
+    def _exists(self, path: str, **kwargs) -> bool:
+
+        self._check_kwargs(kwargs)
+        try:
+            return bool(address(path))
+        except ValueError:
+            return False
+
+    def _isfile(self, path: str, **kwargs) -> bool:
+        return self._exists(path, **kwargs)
+
+    def _isdir(self, path: str, **kwargs) -> bool:
+        self._check_kwargs(kwargs)
+        return False
+
+
+PathManager.register_handler(RegNetHandler(), allow_override=True)

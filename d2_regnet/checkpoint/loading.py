@@ -2,7 +2,7 @@
 
 from detectron2.checkpoint import DetectionCheckpointer
 
-from d2_regnet.checkpoint.reading import read
+from .reading import read
 
 
 class SafetensorsCheckpointer(DetectionCheckpointer):

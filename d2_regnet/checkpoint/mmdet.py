@@ -1,6 +1,6 @@
-"""MMDetection's bodies and whole detectors, and torchvision's ResNets, which are named alike.
+"""MMDetection's backbones and whole detectors, and torchvision's ResNets, which are named alike.
 
-Covers `open-mmlab://regnetx_*` and the like (a body alone) and trained Faster, Mask and Cascade
+Covers `open-mmlab://regnetx_*` and the like (a backbone alone) and trained Faster, Mask and Cascade
 Mask R-CNNs and RetinaNets on RegNet, with deformable convolutions or without, ResNet and ResNeXt.
 Both sides compute the same from the same tensors but for RetinaNet, whose anchors MMDetection
 orders ratio by ratio and Detectron2 size by size: the channels of its last convolutions are
@@ -17,8 +17,9 @@ import torch
 from detectron2.config import instantiate
 from omegaconf import DictConfig
 
-from d2_regnet import detectors
-from d2_regnet.checkpoint.backbone import Mapped, State, model_shapes, recognise
+from d2_regnet.model_zoo import detectors
+
+from .backbone import Mapped, State, model_shapes, recognise
 
 _SOURCE_BODY, _TARGET_BODY = "backbone.", "backbone.bottom_up."
 
@@ -86,13 +87,13 @@ _SCALES = _RATIOS = 3
 
 
 def matches(state: State) -> bool:
-    """Whether the names are those of MMDetection's bodies or detectors."""
+    """Whether the names are those of MMDetection's backbones or detectors."""
     stems = {"conv1.weight", "backbone.conv1.weight"}
     return any(name in stems for name in state) and any(".conv3." in name for name in state)
 
 
 def convert(state: State, meta: Mapping[str, Any]) -> Mapped:
-    """A body, or a whole detector, for Detectron2.
+    """A backbone, or a whole detector, for Detectron2.
 
     Args:
         state: MMDetection's names and tensors.
@@ -101,7 +102,7 @@ def convert(state: State, meta: Mapping[str, Any]) -> Mapped:
             arch.
 
     Raises:
-        ValueError: no body or detector that is known.
+        ValueError: no backbone or detector that is known.
     """
     converted, mapped, dropped = to_detectron2(state)
     arch, body = _body(converted)
@@ -130,7 +131,7 @@ def convert(state: State, meta: Mapping[str, Any]) -> Mapped:
 
 
 def to_detectron2(state: State) -> tuple[dict[str, torch.Tensor], dict[str, str], dict[str, str]]:
-    """Detectron2's state dict of an MMDetection body or detector.
+    """Detectron2's state dict of an MMDetection backbone or detector.
 
     Args:
         state: MMDetection's names and tensors; neither is changed.
@@ -138,10 +139,10 @@ def to_detectron2(state: State) -> tuple[dict[str, torch.Tensor], dict[str, str]
     Returns:
         The target's names and tensors, which share memory with the source's where they are equal;
         source name -> target name of all that is used; source name -> why of all that is dropped.
-        Names that no known body or detector has are in neither.
+        Names that no known backbone or detector has are in neither.
 
     Raises:
-        ValueError: no body is found, or a RetinaNet's anchors are not three scales times three
+        ValueError: no backbone is found, or a RetinaNet's anchors are not three scales times three
             ratios.
     """
     names = dict(_modules(**_kind(state)))
@@ -166,12 +167,12 @@ def to_detectron2(state: State) -> tuple[dict[str, torch.Tensor], dict[str, str]
 
 
 def from_detectron2(state: State) -> dict[str, torch.Tensor]:
-    """MMDetection's state dict of a Detectron2 body or detector: the inverse of `to_detectron2`.
+    """MMDetection's state dict of a Detectron2 backbone or detector: the inverse of `to_detectron2`.
 
     The counters that MMDetection's norms have, and do not use, are left out.
 
     Raises:
-        ValueError: a name that no known body or detector has.
+        ValueError: a name that no known backbone or detector has.
     """
     resnet = any(name.endswith("stem.conv1.weight") for name in state)
     pairs = _modules(resnet=resnet, retinanet="head.cls_score.weight" in state)
@@ -191,12 +192,12 @@ def from_detectron2(state: State) -> dict[str, torch.Tensor]:
 
 
 def is_detector(state: State) -> bool:
-    """Whether an MMDetection state dict holds a detector and not a body alone."""
+    """Whether an MMDetection state dict holds a detector and not a backbone alone."""
     return any(name.startswith("neck.") for name in state)
 
 
 def _body(state: State) -> tuple[str, DictConfig]:
-    """Name and node of the body in a converted state dict."""
+    """Name and node of the backbone in a converted state dict."""
     body = {name.removeprefix(_TARGET_BODY): tensor for name, tensor in state.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in body.items()}
     if "stem.conv1.weight" not in shapes:
@@ -258,7 +259,7 @@ def _row_format(kind: str, arch: str) -> str:
 def _kind(state: State) -> dict[str, bool]:
     stem = state.get("backbone.conv1.weight", state.get("conv1.weight"))
     if stem is None or stem.dim() != 4:
-        raise ValueError("no conv1.weight of an MMDetection body")
+        raise ValueError("no conv1.weight of an MMDetection backbone")
     return {"resnet": stem.shape[-1] == 7, "retinanet": "bbox_head.retina_cls.weight" in state}
 
 

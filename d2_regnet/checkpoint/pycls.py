@@ -1,4 +1,4 @@
-"""pycls: its names are Detectron2's own, its pictures blue first.
+"""pycls: its names are Detectron2's own, its images blue first.
 
 Original implementation: https://github.com/facebookresearch/pycls (models/anynet.py).
 """
@@ -6,7 +6,7 @@ Original implementation: https://github.com/facebookresearch/pycls (models/anyne
 from collections.abc import Mapping
 from typing import Any
 
-from d2_regnet.checkpoint.backbone import MODULES, Mapped, Naming, State, map_body
+from .backbone import MODULES, Mapped, Naming, State, map_body
 
 naming = Naming(
     stem={"conv": "stem.conv", "bn": "stem.bn"},
@@ -21,5 +21,5 @@ def matches(state: State) -> bool:
 
 
 def convert(state: State, meta: Mapping[str, Any]) -> Mapped:
-    """An ImageNet classifier's body, for Detectron2."""
+    """An ImageNet classifier's backbone, for Detectron2."""
     return map_body(state, naming, "BGR", {r"head\.": "classifier head"})

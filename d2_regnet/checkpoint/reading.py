@@ -17,7 +17,7 @@ from typing import Any
 import safetensors
 import torch
 
-from d2_regnet.checkpoint.unpickling import Array, Refused, load_arrays, load_torch
+from .unpickling import Array, Refused, load_arrays, load_torch
 
 
 @dataclass(frozen=True)

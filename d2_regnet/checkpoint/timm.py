@@ -7,7 +7,7 @@ https://github.com/huggingface/pytorch-image-models (timm/models/regnet.py).
 from collections.abc import Mapping
 from typing import Any
 
-from d2_regnet.checkpoint.backbone import Mapped, Naming, State, map_body
+from .backbone import Mapped, Naming, State, map_body
 
 naming = Naming(
     stem={"conv": "stem.conv", "bn": "stem.bn"},
@@ -33,7 +33,7 @@ def matches(state: State) -> bool:
 
 
 def convert(state: State, meta: Mapping[str, Any]) -> Mapped:
-    """An ImageNet classifier's body, for Detectron2.
+    """An ImageNet classifier's backbone, for Detectron2.
 
     Raises:
         ValueError: it is a RegNetZ or RegNetV, whose blocks Detectron2's RegNet does not have.

@@ -6,8 +6,8 @@ Original implementation: https://github.com/pytorch/vision (torchvision/models/r
 from collections.abc import Mapping
 from typing import Any
 
-from d2_regnet.checkpoint import mmdet
-from d2_regnet.checkpoint.backbone import Mapped, Naming, State, map_body
+from . import mmdet
+from .backbone import Mapped, Naming, State, map_body
 
 naming = Naming(
     stem={"conv": "stem.0", "bn": "stem.1"},
@@ -34,7 +34,7 @@ def matches(state: State) -> bool:
 
 
 def convert(state: State, meta: Mapping[str, Any]) -> Mapped:
-    """An ImageNet classifier's body, for Detectron2."""
+    """An ImageNet classifier's backbone, for Detectron2."""
     if _is_resnet(state):
         return mmdet.convert(state, {})
     return map_body(state, naming, "RGB", {r"fc\.": "classifier head"})

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from d2_regnet.checkpoint.backbone import Mapped, Naming, State, map_body
+from .backbone import Mapped, Naming, State, map_body
 
 naming = Naming(
     stem={"conv": "_feature_blocks.conv1.stem.0", "bn": "_feature_blocks.conv1.stem.1"},

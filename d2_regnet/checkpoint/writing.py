@@ -10,7 +10,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from d2_regnet.files import whole_file
+from d2_regnet.utils.files import whole_file
 
 State = Mapping[str, torch.Tensor]
 

@@ -74,7 +74,7 @@ def dataset_names(cfg: DictConfig | CfgNode) -> dict[str, list[str]]:
 
 
 def check_before_training(cfg: DictConfig | CfgNode, *, eval_only: bool = False) -> None:
-    """The part of the checks that is cheap: all annotations, and the headers of some pictures.
+    """The part of the checks that is cheap: all annotations, and the headers of some images.
 
     Errors are raised; warnings are logged, with their count and an example.
 
@@ -84,7 +84,7 @@ def check_before_training(cfg: DictConfig | CfgNode, *, eval_only: bool = False)
 
     Raises:
         ValueError: naming the data set, the number of errors and an example: annotations that
-            would stop the training, pictures of which none can be used, nothing to train on,
+            would stop the training, images of which none can be used, nothing to train on,
             masks that are missing or of the wrong kind, or more or fewer classes than the model's.
         FileNotFoundError: a data set's JSON file does not exist.
     """

@@ -14,7 +14,7 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-from .reading import orientation, read_image
+from .images import orientation, read_image
 
 __all__ = ["DROP", "KINDS", "Finding", "check_annotations", "check_images", "cleaned", "read_coco"]
 
@@ -107,7 +107,7 @@ def _check_structure(coco) -> None:
 
 
 def check_annotations(coco: dict) -> list[Finding]:
-    """Everything that can be told without looking at the pictures.
+    """Everything that can be told without looking at the images.
 
     Args:
         coco: as `read_coco` returns it.
@@ -348,7 +348,7 @@ def check_images(
     threads: int = 8,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> list[Finding]:
-    """Looks at the pictures: are they there, readable and of the annotated size?
+    """Looks at the images: are they there, readable and of the annotated size?
 
     Args:
         images: the `images` of a COCO dict; malformed ones, which `check_annotations` finds, are
@@ -356,7 +356,7 @@ def check_images(
         folder: where they lie.
         decode: read every pixel, which finds truncated files too; if not, only the headers.
         threads: how many to read at once.
-        progress: wraps an iterable with one element a picture, as `tqdm.tqdm` does.
+        progress: wraps an iterable with one element an image, as `tqdm.tqdm` does.
     """
 
     def look(job):
@@ -372,7 +372,7 @@ def check_images(
     try:
         return [f for f in progress(pool.map(look, jobs)) if f is not None]
     finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for all pictures
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for all images
 
 
 def _look_at(image: dict, folder: str, decode: bool) -> Iterator[tuple[str, str]]:
@@ -385,7 +385,7 @@ def _look_at(image: dict, folder: str, decode: bool) -> Iterator[tuple[str, str]
         else:
             with PathManager.open(path, "rb") as file, Image.open(file) as picture:
                 sizes = [picture.size]
-                # As read_image: annotations may be of the stored or of the upright picture.
+                # As read_image: annotations may be of the stored or of the upright image.
                 if annotated != picture.size and orientation(picture) >= 5:
                     sizes.append(picture.size[::-1])
     except FileNotFoundError:

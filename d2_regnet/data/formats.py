@@ -55,10 +55,10 @@ def read_dataset(images: str | Path, annotations: str | Path, format: str | None
     """A data set of any of the formats as a COCO dict.
 
     Args:
-        images: the folder of the pictures.
+        images: the folder of the images.
         annotations: COCO's JSON file; the folder of LabelMe's `.json`, Pascal VOC's `.xml` or
-            YOLO's `.txt` files, which may be that of the pictures. The names of YOLO's classes are
-            looked for in data.yaml, classes.txt or obj.names there, beside the pictures, and in
+            YOLO's `.txt` files, which may be that of the images. The names of YOLO's classes are
+            looked for in data.yaml, classes.txt or obj.names there, beside the images, and in
             the two folders above; or give data.yaml, with the labels in `labels/` for `images/`.
         format: one of `FORMATS`; recognised where not given.
 
@@ -69,7 +69,7 @@ def read_dataset(images: str | Path, annotations: str | Path, format: str | None
 
     Raises:
         FileNotFoundError: a file or folder is missing.
-        ValueError: an unknown format, malformed annotations, or no picture.
+        ValueError: an unknown format, malformed annotations, or no image.
         ImportError: supervision is not installed.
     """
     images, annotations = Path(images), Path(annotations)
@@ -107,7 +107,7 @@ def read_dataset(images: str | Path, annotations: str | Path, format: str | None
             ) from error
         coco = json.loads(file.read_text())
     if not coco["images"]:
-        raise ValueError(f"images: {images} has no pictures, or none with annotations")
+        raise ValueError(f"images: {images} has no images, or none with annotations")
     if not coco["categories"]:
         raise ValueError(f"annotations: {annotations} has nothing of the format {format}")
     for annotation in coco["annotations"]:

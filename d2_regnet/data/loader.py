@@ -27,7 +27,7 @@ _TRIES = 100
 
 
 class TooManySkipped(RuntimeError):
-    """More pictures cannot be used than the setting allows."""
+    """More images cannot be used than the setting allows."""
 
 
 def build_train_loader(
@@ -43,10 +43,10 @@ def build_train_loader(
     """Endless training batches, in place of Detectron2's `build_detection_train_loader`.
 
     Its `batch_sampler` is a `TrainingBatchSampler`: set `loader.batch_sampler.start_step` before
-    iterating to resume. The pictures of a step, and the random numbers that their augmentations
+    iterating to resume. The images of a step, and the random numbers that their augmentations
     draw, are a pure function of the seed, the step and `total_batch_size`.
 
-    A picture of which the mapper raises an error, or returns None, is replaced by another one,
+    An image of which the mapper raises an error, or returns None, is replaced by another one,
     likewise a function of the seed, and a warning names its file.
 
     Args:
@@ -54,13 +54,13 @@ def build_train_loader(
             `height`.
         mapper: makes a dataset dict into what the model takes. Random numbers that it draws from
             Python's, NumPy's or torch's global generators are those of the sample.
-        total_batch_size: pictures a step over all processes.
-        aspect_ratio_grouping: pictures of a step are all wider than high, or none is, over all
-            processes. It saves padding, and no process has to wait for another's larger pictures.
+        total_batch_size: images a step over all processes.
+        aspect_ratio_grouping: images of a step are all wider than high, or none is, over all
+            processes. It saves padding, and no process has to wait for another's larger images.
         num_workers: loading processes; 0 loads in this one.
         seed: decides the order and the augmentations; by default a random one, the same in all
             processes.
-        max_skipped: the share of the data set's pictures, from 0 to 1, that may be unusable; one is
+        max_skipped: the share of the data set's images, from 0 to 1, that may be unusable; one is
             always allowed, unless it is 0. Each worker counts the files that it comes across.
 
     Returns:
@@ -68,7 +68,7 @@ def build_train_loader(
 
     Raises:
         ValueError: an impossible argument.
-        ImportError: while iterating, from the mapper; it is no picture's fault.
+        ImportError: while iterating, from the mapper; it is no image's fault.
         TooManySkipped: while iterating, beyond `max_skipped`.
     """
     if isinstance(dataset, IterableDataset):
@@ -83,7 +83,7 @@ def build_train_loader(
             groups = [record["width"] > record["height"] for record in dataset]
         except KeyError as error:
             raise ValueError(
-                "aspect_ratio_grouping needs the width and height of every picture: "
+                "aspect_ratio_grouping needs the width and height of every image: "
                 "add them to the dataset dicts, or turn it off"
             ) from error
     else:
@@ -175,7 +175,7 @@ def _random_numbers_of(*key: int) -> Iterator[None]:
 
 
 class _Samples(Dataset):
-    """(index, sample number) -> that picture mapped, or another one's in its place."""
+    """(index, sample number) -> that image mapped, or another one's in its place."""
 
     def __init__(self, dataset, mapper, sampler, max_skipped):
         self._dataset = dataset
@@ -196,14 +196,14 @@ class _Samples(Dataset):
                 if mapped is not None:
                     return mapped
                 error = UnusablePicture(f"{_name(record, index)}: the mapper returned nothing")
-            except ImportError:  # no picture's fault
+            except ImportError:  # no image's fault
                 raise
             except Exception as raised:
                 error = raised
             self._skip(index, record, error)
             index = int(others.integers(len(self._dataset)))
         raise TooManySkipped(
-            f"{_TRIES} pictures in a row cannot be used, the last: {error}"
+            f"{_TRIES} images in a row cannot be used, the last: {error}"
         ) from error
 
     def _skip(self, index: int, record: dict, error: Exception) -> None:
@@ -216,12 +216,12 @@ class _Samples(Dataset):
         count = f"{len(self._skipped)} of {len(self._dataset)}, at most {self._allowed}"
         if len(self._skipped) > self._allowed:
             raise TooManySkipped(
-                f"too many pictures cannot be used ({count}), the last: {reason}. "
+                f"too many images cannot be used ({count}), the last: {reason}. "
                 "tools/check_dataset.py lists them; dataloader.train.max_skipped sets the share"
             ) from error
-        logging.getLogger(__name__).warning("Skipped a picture (%s): %s", count, reason)
+        logging.getLogger(__name__).warning("Skipped an image (%s): %s", count, reason)
 
 
 def _name(record, index: int) -> str:
     named = isinstance(record, dict) and record.get("file_name")
-    return named or f"picture {index} of the data set"
+    return named or f"image {index} of the data set"

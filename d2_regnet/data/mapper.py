@@ -1,4 +1,4 @@
-"""Detectron2's DatasetMapper for pictures as they come, in half its time."""
+"""Detectron2's DatasetMapper for images as they come, in half its time."""
 
 import copy
 from collections.abc import Sequence
@@ -9,29 +9,29 @@ from detectron2.data import DatasetMapper, detection_utils
 from detectron2.structures import BitMasks, Instances
 from pycocotools import mask as mask_utils
 
-from .reading import read_image
+from .images import read_image
 from .resizing import FastInput
 
 __all__ = ["RobustMapper", "UnusablePicture"]
 
 
 class UnusablePicture(ValueError):
-    """A picture that cannot be made into a sample; the message names its file and why."""
+    """An image that cannot be made into a sample; the message names its file and why."""
 
 
 class RobustMapper(DatasetMapper):
     """Detectron2's `DatasetMapper`, with the same arguments, which reads with
     `d2_regnet.data.read_image` and resizes with `d2_regnet.data.resizing`.
 
-    Whatever goes wrong with a picture is raised as `UnusablePicture`. `build_train_loader` then
-    takes another picture; Detectron2's loaders stop, which is right for evaluation: a metric over
-    fewer pictures would be another metric.
+    Whatever goes wrong with an image is raised as `UnusablePicture`. `build_train_loader` then
+    takes another image; Detectron2's loaders stop, which is right for evaluation: a metric over
+    fewer images would be another metric.
     """
 
     def __call__(self, dataset_dict: dict) -> dict:
         """
         Args:
-            dataset_dict: one picture in Detectron2's dataset format; it is left as it is.
+            dataset_dict: one image in Detectron2's dataset format; it is left as it is.
 
         Returns:
             As `DatasetMapper`: the dict with `image`, uint8 (C, H, W), and in training `instances`.
@@ -42,7 +42,7 @@ class RobustMapper(DatasetMapper):
         """
         try:
             return self._map(dataset_dict)
-        except ImportError:  # no picture's fault
+        except ImportError:  # no image's fault
             raise
         except Exception as error:
             file_name = dataset_dict.get("file_name")

@@ -1,4 +1,4 @@
-"""Detectron2's resizing and padding of pictures, in half their time."""
+"""Detectron2's resizing and padding of images, in half their time."""
 
 import detectron2.data.transforms as T
 import numpy as np
@@ -9,10 +9,10 @@ __all__ = ["FastInput", "FastPadTransform", "FastResizeTransform"]
 
 
 class FastResizeTransform(T.ResizeTransform):
-    """Detectron2's `ResizeTransform`, which leaves bilinear 8-bit pictures to torch.
+    """Detectron2's `ResizeTransform`, which leaves bilinear 8-bit images to torch.
 
-    Both widen the filter where a picture shrinks. torch rounds its weights to 16 bits, so of COCO's
-    pictures at 0.3 to 2.1 times their size up to 4 % of the values differ from Pillow's by 1, and
+    Both widen the filter where an image shrinks. torch rounds its weights to 16 bits, so of COCO's
+    images at 0.3 to 2.1 times their size up to 4 % of the values differ from Pillow's by 1, and
     less than one in 10,000 by 2.
     """
 
@@ -31,7 +31,7 @@ class FastResizeTransform(T.ResizeTransform):
 
 
 class FastPadTransform(T.PadTransform):
-    """Detectron2's `PadTransform`, which keeps the order of a picture in memory."""
+    """Detectron2's `PadTransform`, which keeps the order of an image in memory."""
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         """(H, W, C) with its border, as a view of (C, H, W); (H, W) as Detectron2's."""

@@ -1,7 +1,7 @@
-"""The order of the training pictures: a pure function of the seed and the step.
+"""The order of the training images: a pure function of the seed and the step.
 
 Whoever knows the seed knows every batch of a run, so a resumed run goes on at its step without
-having read or decoded what came before; and a batch is the same pictures with the same random
+having read or decoded what came before; and a batch is the same images with the same random
 numbers however many processes share it, and however many workers load it.
 """
 
@@ -20,19 +20,19 @@ def global_batches(
 ) -> Iterator[np.ndarray]:
     """The batches of an infinite training, over all processes, from a step on.
 
-    The data set is shuffled anew for each epoch. A batch holds pictures of one group only; what is
-    left of a group at the end of an epoch is first in the next, so that no picture is ever left
+    The data set is shuffled anew for each epoch. A batch holds images of one group only; what is
+    left of a group at the end of an epoch is first in the next, so that no image is ever left
     out. Batches come in the order in which they fill.
 
     Args:
-        groups: the group of each picture, such as 1 for landscape and 0 for portrait.
-        batch_size: pictures in a batch.
+        groups: the group of each image, such as 1 for landscape and 0 for portrait.
+        batch_size: images in a batch.
         seed: not negative.
         start_step: how many batches to pass over. An epoch costs no more than its shuffling.
 
     Yields:
         int64 (batch_size, 2): (sample number, index into the data set). The sample number counts
-        the pictures of the whole training; no two samples share one.
+        the images of the whole training; no two samples share one.
     """
     groups = np.asarray(groups)
     kinds = np.unique(groups)
@@ -64,7 +64,7 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         """
         Args:
             groups: as for `global_batches`; its length is the size of the data set.
-            total_batch_size: pictures a step, over all processes.
+            total_batch_size: images a step, over all processes.
             seed: by default a random one, the same in all processes.
 
         Raises:
@@ -73,7 +73,7 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         """
         self._rank, self._world_size = comm.get_rank(), comm.get_world_size()
         if not len(groups):
-            raise ValueError("there is no picture to train on: the data set is empty")
+            raise ValueError("there is no image to train on: the data set is empty")
         if total_batch_size < 1 or total_batch_size % self._world_size:
             raise ValueError(
                 f"dataloader.train.total_batch_size={total_batch_size} does not divide among "
@@ -107,7 +107,7 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         for key, now in self._shape().items():
             if state[key] != now:
                 raise ValueError(
-                    f"{key} was {state[key]} and is {now}, so the order of the pictures cannot go "
+                    f"{key} was {state[key]} and is {now}, so the order of the images cannot go "
                     "on: resume with the former data and batch size, or start anew from the "
                     "weights (train.init_checkpoint)"
                 )

@@ -1,4 +1,4 @@
-"""The built-in data set: pictures of six kinds of shapes with exact instance masks, in COCO format.
+"""The built-in data set: images of six kinds of shapes with exact instance masks, in COCO format.
 
 It stands in for COCO where there is no data, no network and no GPU: small enough to be learnt from
 scratch in minutes, varied enough (occlusion, holes, truncation, clutter, noise, textures, sizes
@@ -6,7 +6,7 @@ from 20 to 90 pixels) that the COCO metrics mean something.
 
 A seed gives the same bytes on every machine. Numbers come from ``numpy.random.RandomState``, whose
 stream NumPy has frozen (NEP 19); every pixel is decided in integers; PNG files are written here,
-with stored blocks, because what a compressor makes of a picture depends on its version.
+with stored blocks, because what a compressor makes of an image depends on its version.
 """
 
 import json
@@ -145,7 +145,7 @@ def _grey(draw):
 
 
 def _paint(draw, kinds, seen):
-    """The picture of a placed scene: uint8 (H, W, 3), RGB."""
+    """The image of a placed scene: uint8 (H, W, 3), RGB."""
     height, width = seen.shape
     fills = _FILLS[np.argsort(draw(1 << 32, size=len(_FILLS)), kind="stable")]
     ground = _grey(draw)
@@ -165,12 +165,12 @@ def _paint(draw, kinds, seen):
 
 
 def render(seed, split, index):
-    """One picture of the data set.
+    """One image of the data set.
 
     Args:
         seed: 0 to 2**32 - 1.
         split: "train" or "val"; the two share nothing.
-        index: the picture's number in its split, from 0.
+        index: the image's number in its split, from 0.
 
     Returns:
         image: uint8 (H, W, 3), RGB; the long side is 160, the short one 96 to 160 in steps of 8.
@@ -233,7 +233,7 @@ def _annotations(kinds, seen):
 
 
 def _write(folder, seed, split, count):
-    """Write `count` pictures and their annotations.json into an existing folder."""
+    """Write `count` images and their annotations.json into an existing folder."""
     coco = {
         "info": {"description": f"d2_regnet shapes {VERSION}, seed {seed}, {split}"},
         "licenses": [],
@@ -282,7 +282,7 @@ def build_shapes(folder, seed, split, count):
 
 
 def _make(folder, seed, split, count):
-    logging.getLogger(__name__).info("Making %d pictures of shapes in %s", count, folder)
+    logging.getLogger(__name__).info("Making %d images of shapes in %s", count, folder)
     partial = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
     try:
         _write(partial, seed, split, count)
@@ -304,7 +304,7 @@ def register_shapes(seed=0, splits=None):
 
     Args:
         seed: 0 to 2**32 - 1.
-        splits: how many pictures by split; SPLITS where not given.
+        splits: how many images by split; SPLITS where not given.
 
     Returns:
         The registered names, split by split: ``shapes_train`` and ``shapes_val`` for what is
@@ -321,7 +321,7 @@ def register_shapes(seed=0, splits=None):
             raise ValueError(f"no split {split!r} of the shapes: there are {', '.join(SPLITS)}")
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(
-                f"split {split!r} must have a whole number of pictures, at least 1, not {count!r}"
+                f"split {split!r} must have a whole number of images, at least 1, not {count!r}"
             )
     return [_register(seed, split, count) for split, count in splits.items()]
 

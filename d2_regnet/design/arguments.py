@@ -26,14 +26,14 @@ def size(text: str) -> tuple[int, int]:
     """(height, width) of a text such as 800x1216, or 224 for a square.
 
     Raises:
-        ValueError: it is none, or a side is below 32 pixels, the stride of a body.
+        ValueError: it is none, or a side is below 32 pixels, the stride of a backbone.
     """
     match = _SIZE.fullmatch(text.strip())
     if not match:
         raise ValueError(f"{text!r} is no size: write HEIGHTxWIDTH in pixels, such as 800x1216")
     height, width = int(match[1]), int(match[2] or match[1])
     if min(height, width) < 32:
-        raise ValueError(f"a picture of {height}x{width} is too small: 32 pixels at least")
+        raise ValueError(f"an image of {height}x{width} is too small: 32 pixels at least")
     return height, width
 
 

@@ -15,7 +15,7 @@ def facts(arch: Stages, size: int | tuple[int, int] = 224, num_classes: int = 10
 
     Args:
         arch: the network.
-        size: side, or (height, width), of the picture in pixels.
+        size: side, or (height, width), of the image in pixels.
         num_classes: outputs of the classifier; 0 leaves it out.
 
     Returns:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from d2_regnet.archs import Stages
-from d2_regnet.design.published import IMAGENET_ERROR
+
+from .imagenet import IMAGENET_ERROR
 
 
 def frontier(cost: Sequence[float], badness: Sequence[float]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Which body to take for a time: measured here, with a measure of quality from elsewhere."""
+"""Which backbone to take for a time: measured here, with a measure of quality from elsewhere."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -8,8 +8,9 @@ import torch
 from tabulate import tabulate
 
 from d2_regnet.archs import Stages
-from d2_regnet.design.frontier import badness, frontier
-from d2_regnet.design.timing import Timing, body_pass, interleaved, within_reach
+
+from .frontier import badness, frontier
+from .timing import Timing, body_pass, interleaved, within_reach
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Measurement:
 
     Args:
         archs: the candidates by name.
-        size: (height, width) of the picture in pixels.
+        size: (height, width) of the image in pixels.
         device: cpu or cuda.
         train: a training step's forward and backward pass, else a forward pass.
         budget_ms: milliseconds for the pass, above 0.
@@ -117,7 +118,7 @@ class Measurement:
     def what(self) -> str:
         height, width = self.size
         kind = "training pass" if self.train else "forward pass"
-        return f"{kind} of the body at {height}x{width}"
+        return f"{kind} of the backbone at {height}x{width}"
 
     @property
     def where(self) -> str:

@@ -13,7 +13,8 @@ from functools import partial
 from numpy.random import RandomState
 
 from d2_regnet.archs import WIDTH_QUANTUM, Complexity, RegNetArch, Stages, suggest
-from d2_regnet.design.anynet import AnyNetArch
+
+from .anynet import AnyNetArch
 
 STAGES = 4
 SE_RATIO = 0.25  # of RegNetY (section 5)
@@ -148,7 +149,7 @@ def sample(
 
     Args:
         space: a key of `SPACES`.
-        flops: multiply-adds for a picture of 224x224, the classifier of 1000 classes included.
+        flops: multiply-adds for an image of 224x224, the classifier of 1000 classes included.
         n: how many, at least 1.
         family: "X", or "Y" for squeeze-and-excitation at a quarter of the block's input width.
         tolerance: how far from `flops` a network may be, as a share of it, in (0, 1). The paper's

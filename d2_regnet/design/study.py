@@ -1,7 +1,7 @@
 """Quick trainings of many networks on the built-in shapes: the errors that an EDF is made of.
 
-A network learns to tell the six kinds of shapes, cut out of their pictures and put on grey, 64x64
-pixels each. It is the smallest task here that a body can be good or bad at and that a CPU gets
+A network learns to tell the six kinds of shapes, cut out of their images and put on grey, 64x64
+pixels each. It is the smallest task here that a backbone can be good or bad at and that a CPU gets
 somewhere with in seconds; it is not ImageNet, nor are a hundred steps 100 epochs.
 """
 
@@ -19,10 +19,11 @@ from torch import nn
 
 from d2_regnet.archs import Stages
 from d2_regnet.data.shapes import CLASSES, render
-from d2_regnet.design import edf
-from d2_regnet.design.sampling import sample
-from d2_regnet.files import whole_file
 from d2_regnet.modeling import build_regnet
+from d2_regnet.utils.files import whole_file
+
+from . import edf
+from .sampling import sample
 
 SIDE = 64
 MARGIN = 1.25  # side of the crop over the longer side of the shape
@@ -41,7 +42,7 @@ class Plan:
         steps: training steps, at least 1.
         batch_size: crops a step.
         lr: the rate after the warm-up, which then falls along half a cosine (section 3.1).
-        train_images, test_images: pictures to cut crops from, of the shapes' two splits.
+        train_images, test_images: images to cut crops from, of the shapes' two splits.
         seed: of the sample, the data, the weights and the order.
     """
 
@@ -66,14 +67,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Crops:
-    """Pictures uint8 (N, 3, SIDE, SIDE), RGB, and class indices int64 (N,)."""
+    """Images uint8 (N, 3, SIDE, SIDE), RGB, and class indices int64 (N,)."""
 
     pictures: torch.Tensor
     classes: torch.Tensor
 
 
 class Classifier(nn.Module):
-    """A body, its last stage's mean, and a linear layer: (N, 3, H, W) to logits (N, classes)."""
+    """A backbone, its last stage's mean, and a linear layer: (N, 3, H, W) to logits (N, classes)."""
 
     def __init__(self, arch: Stages, num_classes: int):
         super().__init__()
@@ -89,7 +90,7 @@ class Classifier(nn.Module):
 
 
 def make_crops(split: str, count: int, seed: int = 0) -> Crops:
-    """A crop of every shape in the first `count` pictures of a split of `data.shapes`."""
+    """A crop of every shape in the first `count` images of a split of `data.shapes`."""
     pictures, classes = [], []
     for index in range(count):
         image, kinds, seen = render(seed, split, index)

@@ -1,4 +1,4 @@
-"""How long bodies take on this machine, measured side by side."""
+"""How long backbones take on this machine, measured side by side."""
 
 import statistics
 import time
@@ -26,7 +26,7 @@ class Timing:
 
 
 def body_pass(arch: Stages, size: tuple[int, int], device: str, train: bool) -> Callable[[], None]:
-    """One pass of a body as detectors use it, for one random picture; returns when it is done.
+    """One pass of a backbone as detectors use it, for one random image; returns when it is done.
 
     Args:
         arch: the network; its weights are random.

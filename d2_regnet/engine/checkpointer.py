@@ -13,7 +13,7 @@ from detectron2.utils import comm
 
 from d2_regnet.checkpoint import SafetensorsCheckpointer
 from d2_regnet.checkpoint import read as read_checkpoint
-from d2_regnet.files import whole_file
+from d2_regnet.utils.files import whole_file
 
 __all__ = ["Checkpointer", "PeriodicCheckpointer", "find_checkpoint"]
 

@@ -22,10 +22,11 @@ from d2_regnet.checkpoint import catalog  # noqa: F401  teaches PathManager regn
 from d2_regnet.checkpoint import read as read_checkpoint
 from d2_regnet.data.before_training import check_before_training
 from d2_regnet.evaluation import FastCOCOEvaluator
-from d2_regnet.optimize import dtype_named
+from d2_regnet.model_zoo.loading import nearest
+from d2_regnet.model_zoo.overrides import parameters
+from d2_regnet.utils.dtypes import dtype_named
 
 from .checkpointer import find_checkpoint
-from .config import nearest, parameters
 from .memory import check_memory
 from .record import RunRecord, check_same_shapes
 

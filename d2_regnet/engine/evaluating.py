@@ -11,7 +11,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 
 from d2_regnet.data.loader import outlasting_signals
-from d2_regnet.optimize import optimize_for_inference
+from d2_regnet.inference.optimize import optimize_for_inference
 
 from .checkpointer import Checkpointer
 from .checks import available_device, check_config, inference_options

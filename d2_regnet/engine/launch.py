@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from d2_regnet.cli import ToolParser
+from d2_regnet.utils.cli import ToolParser
 
 from .hooks import SIGNALS, Interrupted
 
@@ -47,6 +47,7 @@ def argument_parser(description: str = "", examples: str = _EXAMPLES) -> ToolPar
     parser = ToolParser(
         description,
         examples,
+        prog="d2-regnet train",
         exit_codes=_EXIT_CODES,
         dry_run="check everything, print what would be done, and stop",
         parents=[engine.default_argument_parser()],

@@ -16,7 +16,7 @@ def class_output_bytes(cfg: DictConfig, processes: int = 1) -> int:
     """The least that per-class outputs of one training step take, in bytes, in one process.
 
     Masks of Mask R-CNN: (boxes drawn for the loss) x classes x 28 x 28; scores of RetinaNet:
-    (anchors, on strides 8 to 128, of a 4:3 picture of the largest short edge) x classes. Other
+    (anchors, on strides 8 to 128, of a 4:3 image of the largest short edge) x classes. Other
     models count as 0. Neither matters with 80 classes; both do with 10,000.
     """
 

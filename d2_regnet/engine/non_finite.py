@@ -10,7 +10,7 @@ import torch
 from detectron2.utils import comm
 from torch import nn
 
-from d2_regnet.files import whole_file
+from d2_regnet.utils.files import whole_file
 
 __all__ = ["NonFinite", "describe_gradients", "describe_losses"]
 

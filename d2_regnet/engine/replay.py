@@ -1,4 +1,4 @@
-"""Runs one saved batch again: the same weights, pictures and random numbers, and, of one of many
+"""Runs one saved batch again: the same weights, images and random numbers, and, of one of many
 processes, what it had heard from the others.
 
 A file of `engine.non_finite` holds Python objects: open only your own.
@@ -19,10 +19,10 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from d2_regnet.checkpoint import read as read_checkpoint
+from d2_regnet.model_zoo.loading import load_either
 from d2_regnet.modeling.global_batch import Repeated, global_batch
 
 from .trainer import scripted_alike
-from .yacs_config import load_either
 
 __all__ = ["Replay", "inexact", "load_model", "read_batch", "replay", "same"]
 
@@ -145,7 +145,7 @@ def inexact(model: nn.Module, saved: dict) -> str:
         return ""
     return (
         f"{len(shared)} layers of SyncBN, such as {shared[0]}, took their statistics from the "
-        f"pictures of all {saved['processes']} processes, of which these are one's"
+        f"images of all {saved['processes']} processes, of which these are one's"
     )
 
 

@@ -65,7 +65,7 @@ class Training:
         Raises:
             SystemExit: with that tool's exit codes, and of submitit where it requeues.
         """
-        from .command import main
+        from d2_regnet.commands.train import main
 
         _submitit()
         from submitit.helpers import TorchDistributedEnvironment

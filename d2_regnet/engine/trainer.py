@@ -33,7 +33,7 @@ class Trainer(SimpleTrainer):
     Detectron2's `AMPTrainer` asks for CUDA; this one does the same on a GPU and bfloat16 on a CPU.
 
     The random numbers of a step are a function of the run's seed, the step and the rank, and so
-    are its pictures with `d2_regnet.data.build_train_loader`; the seeds are in the checkpoints.
+    are its images with `d2_regnet.data.build_train_loader`; the seeds are in the checkpoints.
     However many processes share a batch, d2_regnet's detectors draw and compute the same of it (see
     `d2_regnet.modeling.global_batch`).
     """
@@ -133,7 +133,7 @@ class Trainer(SimpleTrainer):
     def _described(self, problem: str, data) -> str:
         rate = self.optimizer.param_groups[0]["lr"]
         names = ", ".join(pictures(data)) or "without names"
-        return f"{problem}; learning rate {rate:.4g}; pictures {names}"
+        return f"{problem}; learning rate {rate:.4g}; images {names}"
 
     def _saved(self, rng: int, data, exchange: Exchange, normalizer: dict, losses: dict) -> dict:
         """What `engine.replay` needs to run this step again."""
@@ -207,7 +207,7 @@ class Trainer(SimpleTrainer):
             self.sampler.load_state_dict(state_dict["data_order"])
         else:
             logger.warning(
-                "The order of the pictures starts anew: the checkpoint or the data loader is not "
+                "The order of the images starts anew: the checkpoint or the data loader is not "
                 "of d2_regnet.data.build_train_loader"
             )
 

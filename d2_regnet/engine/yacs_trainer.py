@@ -184,7 +184,7 @@ class YacsTrainer(Trainer):
 
 
 def train_mapper(cfg: CfgNode) -> DatasetMapper:
-    """The mapper of training pictures, as Detectron2's for the config, or with `INPUT.LSJ`."""
+    """The mapper of training images, as Detectron2's for the config, or with `INPUT.LSJ`."""
     lsj = cfg.INPUT.LSJ
     if not lsj.ENABLED:
         return RobustMapper(cfg, is_train=True)

@@ -2,12 +2,12 @@
 
 predictor = Predictor.from_zoo("mask_rcnn_regnetx_400mf_fpn_3x", device="cpu")
 Export(predictor, "onnx").write("mask_rcnn.onnx")
-for agreement in check(predictor, "mask_rcnn.onnx", pictures):
+for agreement in check(predictor, "mask_rcnn.onnx", images):
     print(agreement)
 """
 
 from .checking import Agreement, agrees, built_in_pictures, check, import_onnxruntime, load
-from .writing import Export, set_limits
+from .exporter import Export, set_limits
 
 __all__ = [
     "Agreement",

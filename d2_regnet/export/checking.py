@@ -15,8 +15,9 @@ from PIL import Image
 from torchvision.ops import box_iou  # and what loading a TorchScript file needs
 
 from d2_regnet.data.shapes import render
-from d2_regnet.export.writing import METADATA
-from d2_regnet.predict import Predictor
+from d2_regnet.inference import Predictor
+
+from .exporter import METADATA
 
 # What counts as the same detection, and how many must be.
 BOX_IOU, MASK_IOU, SCORE = 0.99, 0.98, 1e-3
@@ -25,7 +26,7 @@ PAIRED = 0.98
 
 @dataclass(frozen=True)
 class Agreement:
-    """How one picture's detections in the file compare with the eager model's.
+    """How one image's detections in the file compare with the eager model's.
 
     Attributes:
         eager, exported: how many each has found.
@@ -55,7 +56,7 @@ def agrees(results: Iterable[Agreement]) -> bool:
 
 
 def load(path: str | os.PathLike) -> tuple[Callable[[np.ndarray], dict[str, np.ndarray]], dict]:
-    """An exported file as a function of a picture, and its metadata.
+    """An exported file as a function of an image, and its metadata.
 
     It runs in ONNX Runtime or plain PyTorch, with as many threads as PyTorch uses here.
 
@@ -77,13 +78,13 @@ def check(
     pictures: Iterable[np.ndarray],
     rounds: int = 3,
 ) -> Iterator[Agreement]:
-    """Compares a file with the predictor that it was made from, picture by picture.
+    """Compares a file with the predictor that it was made from, image by image.
 
     Args:
         predictor: on the CPU, as the file.
         path: the file.
-        pictures: uint8 (H, W, 3), RGB.
-        rounds: how often each picture is timed.
+        images: uint8 (H, W, 3), RGB.
+        rounds: how often each image is timed.
     """
     run, _ = load(path)
 

@@ -1,7 +1,7 @@
 """A whole detector as one function of one tensor, which PyTorch's tracer can follow.
 
-What a picture goes through before and after Detectron2's model is here: the resizing, the order of
-the colours, the boxes' way back into the picture's own pixels, and the masks. Nothing of it may
+What an image goes through before and after Detectron2's model is here: the resizing, the order of
+the colours, the boxes' way back into the image's own pixels, and the masks. Nothing of it may
 turn a size into a Python number, which the tracer would write down as a constant.
 """
 
@@ -12,23 +12,23 @@ from detectron2.modeling import detector_postprocess
 from detectron2.modeling.meta_arch import RetinaNet
 from torch import nn
 
-from d2_regnet.export.resizing import ShortestEdge, resize
+from .resizing import ShortestEdge, resize
 
 
 def traceable(
     model: nn.Module, shortest_edge: ShortestEdge | None, input_format: str, example: torch.Tensor
 ) -> TracingAdapter:
-    """The module to trace: a uint8 RGB picture (height, width, 3) to its detections.
+    """The module to trace: a uint8 RGB image (height, width, 3) to its detections.
 
     Args:
         model: a detector in evaluation mode.
-        shortest_edge: how a picture is resized for the model; None where it is not.
+        shortest_edge: how an image is resized for the model; None where it is not.
         input_format: RGB or BGR, the order in which the model takes the colours.
-        example: a picture.
+        example: an image.
 
     Returns:
         A module to be called on `example`. Its outputs: boxes float32 (N, 4), x0 y0 x1 y1 in the
-        picture's pixels; scores float32 (N,), highest first; classes int64 (N,); and of a model
+        image's pixels; scores float32 (N,), highest first; classes int64 (N,); and of a model
         that predicts them masks bool (N, height, width).
     """
 
@@ -73,8 +73,8 @@ def paste_masks(masks: torch.Tensor, boxes: torch.Tensor, size: torch.Tensor) ->
 
     Args:
         masks: probabilities (N, M, M).
-        boxes: (N, 4), x0 y0 x1 y1 in the picture's pixels, of positive width and height.
-        size: the picture's height and width, int64 (2,).
+        boxes: (N, 4), x0 y0 x1 y1 in the image's pixels, of positive width and height.
+        size: the image's height and width, int64 (2,).
 
     Returns:
         bool (N, height, width), True where the probability is 0.5 or more.

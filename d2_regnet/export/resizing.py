@@ -1,8 +1,8 @@
-"""Pillow's bilinear resizing of 8-bit pictures, bit for bit, in operations that can be exported.
+"""Pillow's bilinear resizing of 8-bit images, bit for bit, in operations that can be exported.
 
 ONNX's `Resize` and PyTorch's `interpolate` come near it and no nearer: a small mask's outline and a
 score's third decimal depend on the rest. Pillow's (`Resample.c`) takes one axis after the other,
-columns first; its filter is a triangle as wide as two pixels of the source or, where the picture
+columns first; its filter is a triangle as wide as two pixels of the source or, where the image
 shrinks, of the target; weights are rounded to 22 binary digits, and each axis's sums to 8 bits.
 """
 
@@ -17,7 +17,7 @@ _BLOCK = 64
 
 @dataclass(frozen=True)
 class ShortestEdge:
-    """Detectron2's `ResizeShortestEdge` with one length; in pixels of the resized picture.
+    """Detectron2's `ResizeShortestEdge` with one length; in pixels of the resized image.
 
     Attributes:
         length: the shorter side.
@@ -28,7 +28,7 @@ class ShortestEdge:
     max_size: int
 
     def output_size(self, size: torch.Tensor) -> torch.Tensor:
-        """A picture's height and width, int64 (2,), to the resized picture's.
+        """An image's height and width, int64 (2,), to the resized image's.
 
         The arithmetic is that of `ResizeShortestEdge.get_output_shape`, operation by operation in
         float64, so that it rounds to the same pixel.

@@ -19,16 +19,16 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig
 
 from d2_regnet import model_zoo
-from d2_regnet.drawing import draw_instances, truth_and_found
 from d2_regnet.engine import ProgressLine, check_config, load_config, train
-from d2_regnet.files import check_folder, whole_file
-from d2_regnet.predict import find_model
-from d2_regnet.predict.writing import write_picture
+from d2_regnet.inference import find_model
+from d2_regnet.inference.outputs import write_picture
 from d2_regnet.report import Report
+from d2_regnet.utils.drawing import draw_instances, truth_and_found
+from d2_regnet.utils.files import check_folder, whole_file
 
-from . import config
-from .data import DataSet, boxes_only, read_datasets
-from .plan import GIB, batch_size, picture_bytes, plan
+from . import adapt
+from .datasets import DataSet, boxes_only, read_datasets
+from .schedule import GIB, batch_size, picture_bytes, plan
 from .weights import SCRATCH, Fit, fit
 
 __all__ = ["Job", "prepare", "resumed", "run"]
@@ -99,7 +99,7 @@ def prepare(
         model: see `predict.find_model`; LazyConfigs only.
         output: the run's folder, which must not hold another run.
         weights: a checkpoint, or "none"; by default the model's own.
-        short_edge: see `config.set_data`.
+        short_edge: see `adapt.set_data`.
         overrides: `key=value` of the planned config; rate and steps follow an overridden batch
             size.
         fetch: download remote weights, to say what of them fits.
@@ -117,7 +117,7 @@ def prepare(
         raise ValueError(f"--short-edge must be at least 32 pixels, not {short_edge}")
     cfg, weights = _model(model, weights)
     learnt, tested, notes = read_datasets(train, val, format=format, share=val_share, seed=seed)
-    masks = config.has_masks(cfg)
+    masks = adapt.has_masks(cfg)
     if masks and not all(learnt.masks):
         notes.append("the data have no masks: the model is trained without its mask head")
         masks = False
@@ -125,15 +125,13 @@ def prepare(
         raise ValueError("--val has no masks, and --train has: give --val with masks")
     if not masks:
         learnt, tested = boxes_only(learnt), boxes_only(tested)
-    config.set_model(cfg, len(learnt.classes), masks)
+    adapt.set_model(cfg, len(learnt.classes), masks)
     name = re.sub(r"\W+", "_", output.absolute().name) or "mine"
-    short = config.set_data(
-        cfg, name, learnt, tested, folder=output / "data", short_edge=short_edge
-    )
+    short = adapt.set_data(cfg, name, learnt, tested, folder=output / "data", short_edge=short_edge)
     known = _known_fit(weights) if not fetch and "://" in weights else fit(cfg, weights)
-    if known.start == SCRATCH and config.from_scratch(cfg):
-        notes.append("random values: the whole body is trained, with batch norm (norm=BN)")
-    activations = config.body_activations(cfg, learnt, short)
+    if known.start == SCRATCH and adapt.from_scratch(cfg):
+        notes.append("random values: the whole backbone is trained, with batch norm (norm=BN)")
+    activations = adapt.body_activations(cfg, learnt, short)
     one = picture_bytes(activations, "box_heads" in cfg.model.get("roi_heads", {}))
     on_gpu = torch.cuda.is_available()
     memory = _memory(on_gpu)
@@ -141,7 +139,7 @@ def prepare(
     batch = batch_size(one, memory, pictures, on_gpu)
     base = cfg.train.get("base_batch_size") or cfg.dataloader.train.total_batch_size
     planned = plan(pictures, batch, known.start, cfg.optimizer.lr, base)
-    config.set_schedule(cfg, planned, weights=weights, output=output, seed=seed)
+    adapt.set_schedule(cfg, planned, weights=weights, output=output, seed=seed)
     cfg = _reloaded(cfg, overrides)
     files = {
         cfg.datasets[f"{name}_{part}"].json_file: data.coco
@@ -195,7 +193,7 @@ def run(job: Job) -> dict:
 
 
 def draw_pictures(cfg: DictConfig, output: Path) -> None:
-    """The first test pictures with ground truth, and beside it what was found: `pictures/`."""
+    """The first test images with ground truth, and beside it what was found: `images/`."""
     name = cfg.dataloader.test.dataset.names
     records, metadata = DatasetCatalog.get(name), MetadataCatalog.get(name)
     found = json.loads((output / "inference" / "coco_instances_results.json").read_text())
@@ -203,7 +201,7 @@ def draw_pictures(cfg: DictConfig, output: Path) -> None:
     for number, (record, (image, *both)) in enumerate(zip(records, shown), 1):
         truth, prediction = (draw_instances(image, each, metadata) for each in both)
         gap = np.full((truth.shape[0], 8, 3), 255, np.uint8)
-        target = output / "pictures" / f"{number:02d}_{Path(record['file_name']).stem}.jpg"
+        target = output / "images" / f"{number:02d}_{Path(record['file_name']).stem}.jpg"
         write_picture(np.hstack([truth, gap, prediction]), target)
 
 
@@ -220,11 +218,11 @@ def _model(model: str, weights: str | None) -> tuple[DictConfig, str]:
 def _known_fit(weights: str) -> Fit:
     """What can be said of remote weights without them."""
     detector = weights.removeprefix("regnet://").split("/")[-1] in model_zoo.rows()
-    return Fit("a trained detector" if detector else "a body alone")
+    return Fit("a trained detector" if detector else "a backbone alone")
 
 
 def _shown(cfg: DictConfig, learnt: DataSet) -> int:
-    """The pictures to learn from: most configs leave out those without an object."""
+    """The images to learn from: most configs leave out those without an object."""
     filtered = cfg.dataloader.train.dataset.get("filter_empty", True)
     return learnt.with_objects if filtered else learnt.pictures
 
@@ -268,11 +266,11 @@ def _describe(
     classes = ", ".join(learnt.classes[:10]) + (", ..." if len(learnt.classes) > 10 else "")
     return [
         f"classes   {len(learnt.classes)}: {classes}",
-        f"train     {learnt.pictures} pictures, {learnt.objects} objects{empty}: {learnt.origin}",
-        f"val       {tested.pictures} pictures, {tested.objects} objects: {tested.origin}",
-        f"model     {model}" + ("" if config.has_masks(cfg) else ", boxes only"),
+        f"train     {learnt.pictures} images, {learnt.objects} objects{empty}: {learnt.origin}",
+        f"val       {tested.pictures} images, {tested.objects} objects: {tested.origin}",
+        f"model     {model}" + ("" if adapt.has_masks(cfg) else ", boxes only"),
         f"weights   {weights or 'none'} ({known})",
-        f"pictures  {size}; {batch} a step (about {one / GIB:.1f} GiB each; {where}'s share is "
+        f"images  {size}; {batch} a step (about {one / GIB:.1f} GiB each; {where}'s share is "
         f"{memory / GIB:.0f} GiB)",
         f"schedule  {steps} steps, {steps * batch / shown:.1f} passes; learning rate "
         f"{cfg.optimizer.lr:.2g} after {warmup} steps of warm-up, then a cosine to a hundredth; "

@@ -8,9 +8,9 @@ from omegaconf import DictConfig
 
 from d2_regnet.checkpoint import read
 
-__all__ = ["BODY", "DETECTOR", "SCRATCH", "Fit", "fit"]
+__all__ = ["BACKBONE", "DETECTOR", "SCRATCH", "Fit", "fit"]
 
-DETECTOR, BODY, SCRATCH = "a trained detector", "a body alone", "random values"
+DETECTOR, BACKBONE, SCRATCH = "a trained detector", "a backbone alone", "random values"
 _SHOWN = 6
 
 
@@ -18,7 +18,7 @@ _SHOWN = 6
 class Fit:
     """
     Attributes:
-        start: `DETECTOR`, `BODY` or `SCRATCH`.
+        start: `DETECTOR`, `BACKBONE` or `SCRATCH`.
         kept, total: how many of the model's tensors have values in the checkpoint, of how many.
         anew: the layers that have none, or of another shape, so begin at random.
     """
@@ -74,4 +74,4 @@ def fit(cfg: DictConfig, weights: str) -> Fit:
         )
     anew = dict.fromkeys(name.rpartition(".")[0] for name in wanted if name not in set(kept))
     detector = any("bottom_up" not in name for name in kept)
-    return Fit(DETECTOR if detector else BODY, len(kept), len(wanted), tuple(anew))
+    return Fit(DETECTOR if detector else BACKBONE, len(kept), len(wanted), tuple(anew))

@@ -1,16 +1,16 @@
-"""The RegNet body, its norms and its FPN, and heads with MMDetection's arithmetic, as Detectron2
+"""The RegNet backbone, its norms and its FPN, and heads with MMDetection's arithmetic, as Detectron2
 modules; importing them registers them for yacs configs."""
 
-from d2_regnet.modeling.cascade import CascadeMaskROIHeads
-from d2_regnet.modeling.deform import ModulatedDeformConv
-from d2_regnet.modeling.fpn import LastLevelP6P7NoReLU
-from d2_regnet.modeling.matcher import MaxIoUMatcher
-from d2_regnet.modeling.norm import EvalBN
-from d2_regnet.modeling.regnet import RegNet, build_regnet
-from d2_regnet.modeling.resnet import build_resnet
-from d2_regnet.modeling.retinanet import MMDetRetinaNet
-from d2_regnet.modeling.roi_heads import MMDetROIHeads
-from d2_regnet.modeling.rpn import MMDetRPN
+from .backbone.deform import ModulatedDeformConv
+from .backbone.fpn import LastLevelP6P7NoReLU
+from .backbone.norm import EvalBN
+from .backbone.regnet import RegNet, build_regnet
+from .backbone.resnet import build_resnet
+from .mmdet.cascade import CascadeMaskROIHeads
+from .mmdet.matcher import MaxIoUMatcher
+from .mmdet.retinanet import MMDetRetinaNet
+from .mmdet.roi_heads import MMDetROIHeads
+from .mmdet.rpn import MMDetRPN
 
 __all__ = [
     "CascadeMaskROIHeads",

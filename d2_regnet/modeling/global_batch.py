@@ -1,8 +1,8 @@
 """A training step that computes the same however many processes share its batch.
 
-Three things would depend on how the pictures are dealt out to processes, and pass through here:
-the random numbers that choose a picture's anchors and proposals, what losses are divided by (as
-MMDetection's `reduce_mean` of its `avg_factor`), and how far pictures are padded. Outside a
+Three things would depend on how the images are dealt out to processes, and pass through here:
+the random numbers that choose an image's anchors and proposals, what losses are divided by (as
+MMDetection's `reduce_mean` of its `avg_factor`), and how far images are padded. Outside a
 `global_batch`, as in evaluation or in a loop that is not d2_regnet's, all is as Detectron2 does it.
 """
 
@@ -83,8 +83,8 @@ class Repeated(Exchange):
 
 class _Batch(NamedTuple):
     key: tuple[int, int]
-    first: int  # the number in the whole batch of this process's first picture
-    draws: Counter  # how often each picture has drawn
+    first: int  # the number in the whole batch of this process's first image
+    draws: Counter  # how often each image has drawn
     exchange: Exchange
 
 
@@ -97,7 +97,7 @@ def global_batch(
 ) -> Iterator[None]:
     """Inside, `model` computes its losses as of the batch of all processes.
 
-    All processes must enter it and run the model in training mode, each on as many pictures; the
+    All processes must enter it and run the model in training mode, each on as many images; the
     batch holds those of rank 0 first. The mean over processes of each loss, and so DDP's mean of
     the gradients, is then what one process computes of the whole batch.
 
@@ -105,7 +105,7 @@ def global_batch(
         model: a detector, which may be wrapped in DistributedDataParallel.
         seed: decides, with the step, the random numbers.
         step: not negative.
-        pictures: in this process's part.
+        images: in this process's part.
         exchange: by default with the processes that there are.
 
     Raises:
@@ -134,7 +134,7 @@ def global_batch(
 
 def _pad(backbone: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
     """Pads (N, C, H, W) with zeros to the largest H and W of all processes, as Detectron2 pads
-    to the largest of one. What lies behind a picture's edge changes its features."""
+    to the largest of one. What lies behind an image's edge changes its features."""
     (images,) = args
     sides = torch.tensor(images.shape[-2:], device=images.device)
     height, width = _batch.get().exchange.reduce(sides, dist.ReduceOp.MAX).tolist()
@@ -143,11 +143,11 @@ def _pad(backbone: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
 
 @contextmanager
 def random_numbers_of(picture: int) -> Iterator[None]:
-    """torch's random numbers inside are a function of the seed, the step, the picture's place in
+    """torch's random numbers inside are a function of the seed, the step, the image's place in
     the batch of all processes, and of how often it has drawn; outside they go on as before.
 
     Args:
-        picture: the place in this process's part, from 0.
+        image: the place in this process's part, from 0.
     """
     batch = _batch.get()
     if batch is None:
@@ -167,12 +167,12 @@ def sample_each(
     proposals: list[Instances],
     targets: list[Instances],
 ) -> list[Instances]:
-    """Detectron2's `ROIHeads.label_and_sample_proposals`, each picture with random numbers of its
+    """Detectron2's `ROIHeads.label_and_sample_proposals`, each image with random numbers of its
     own.
 
     Args:
-        sample: that method; whatever it logs is logged as the mean over the pictures.
-        proposals, targets: one a picture, as it takes them.
+        sample: that method; whatever it logs is logged as the mean over the images.
+        proposals, targets: one an image, as it takes them.
     """
     if _batch.get() is None:
         return sample(proposals, targets)

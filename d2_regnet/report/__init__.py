@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from d2_regnet import model_zoo
-from d2_regnet.files import whole_file
+from d2_regnet.utils.charts import Curve, draw
+from d2_regnet.utils.files import whole_file
 
-from .charts import Curve, draw
 from .page import render
 from .published import SOURCES, check_row, differences, published_ap, recognise
 from .runs import Run, read_runs, task_title
@@ -29,13 +29,13 @@ class Report:
             folders: of the runs; metrics.json must be there, the rest may be.
             row: compare with this row's published AP; by default each run with the row of which it
                 has the settings, if there is one.
-            samples: let each run's model predict on so many test pictures; by default the pictures
+            samples: let each run's model predict on so many test images; by default the images
                 are those that lie in the folder.
 
         Raises:
             FileNotFoundError: no such folder, or no metrics.json.
             ValueError: nothing in a metrics.json can be read, an unknown row, or no model or no
-                test pictures for the samples.
+                test images for the samples.
         """
         if samples is not None and samples < 1:
             raise ValueError(f"--samples must be at least 1, not {samples}")
@@ -58,9 +58,7 @@ class Report:
         samples = {}
         for run in self.runs:
             if run.name in self._predictors:
-                note = (
-                    "Made for this report with the newest checkpoint, on the first test pictures."
-                )
+                note = "Made for this report with the newest checkpoint, on the first test images."
                 samples[run.name] = self._predictors[run.name].samples(), note
             else:
                 samples[run.name] = collect(run)

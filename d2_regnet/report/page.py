@@ -7,7 +7,8 @@ from html import escape
 from importlib import resources
 from string import Template
 
-from .charts import COLOURS
+from d2_regnet.utils.charts import COLOURS
+
 from .published import SOURCES, different, published_ap
 from .runs import Run, task_title
 from .samples import Sample
@@ -30,7 +31,7 @@ def render(
         runs: in the order of the columns.
         rows: the published row of a run, by the run's name; only of runs that have one.
         charts: title and PNG, by section ("Losses", ...).
-        samples: a run's pictures and a word on them, by the run's name.
+        samples: a run's images and a word on them, by the run's name.
         row_differences: settings other than the row's, as `published.differences`, by run.
         facts: `model_zoo.rows()` of the rows in `rows`.
     """

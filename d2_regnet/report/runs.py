@@ -57,7 +57,7 @@ class Run:
 
     @property
     def batch_size(self) -> int | None:
-        """Pictures a step, over all processes."""
+        """Images a step, over all processes."""
         keys = ("dataloader.train.total_batch_size", "SOLVER.IMS_PER_BATCH")
         found = [self.config[key] for key in keys if type(self.config.get(key)) is int]
         return found[0] if found else None

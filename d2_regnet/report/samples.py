@@ -15,35 +15,35 @@ from PIL import Image
 
 from d2_regnet.data import read_image
 from d2_regnet.data.shapes import register_named_shapes
-from d2_regnet.drawing import draw_instances, from_annotations, from_results
 from d2_regnet.engine import load_config
 from d2_regnet.engine.checkpointer import Checkpointer
+from d2_regnet.utils.drawing import draw_instances, from_annotations, from_results
 
 from .runs import Run
 
 SHOWN_SCORE = 0.5
 DEFAULT_COUNT = 6
-_WIDTH = 960  # pixels of a picture on the page, at most
+_WIDTH = 960  # pixels of an image on the page, at most
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture's drawings, by caption, as JPEG."""
+    """One image's drawings, by caption, as JPEG."""
 
     title: str
     pictures: dict[str, bytes]
 
 
 class Predictor:
-    """A run's model with its newest weights, and the test pictures."""
+    """A run's model with its newest weights, and the test images."""
 
     def __init__(self, run: Run, count: int):
         """
         Args:
-            count: how many of the test pictures to take, from the first.
+            count: how many of the test images to take, from the first.
 
         Raises:
-            ValueError: the run has no config that can be built, no checkpoint or no test pictures.
+            ValueError: the run has no config that can be built, no checkpoint or no test images.
             FileNotFoundError: a file that the data set needs does not exist.
         """
         config = run.folder / "config.yaml"
@@ -77,7 +77,7 @@ def collect(run: Run, count: int = DEFAULT_COUNT) -> tuple[list[Sample], str]:
     Returns:
         At most `count` samples, and where they are from, or why there are none.
     """
-    drawn = sorted((run.folder / "pictures").glob("*.[pj][np]g")) or [
+    drawn = sorted((run.folder / "images").glob("*.[pj][np]g")) or [
         file for file in [run.folder / "predictions.png"] if file.is_file()
     ]
     found = [sample for sample in map(_read, drawn[:count]) if sample]
@@ -85,7 +85,7 @@ def collect(run: Run, count: int = DEFAULT_COUNT) -> tuple[list[Sample], str]:
         return found, f"The run drew these itself ({found[0].title} and on)."
     results = run.folder / "inference" / "coco_instances_results.json"
     if not results.is_file():
-        return [], "None: the folder has neither drawn pictures nor an evaluation's predictions."
+        return [], "None: the folder has neither drawn images nor an evaluation's predictions."
     try:
         predictions = json.loads(results.read_text())
         name = run.config.get("dataloader.test.dataset.names") or run.config["DATASETS.TEST"]
@@ -94,7 +94,7 @@ def collect(run: Run, count: int = DEFAULT_COUNT) -> tuple[list[Sample], str]:
     except Exception as error:  # of files of any kind, which the page can do without
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return [], f"None: {results.name} cannot be drawn here ({reason})."
-    return found, "From the last evaluation, the first pictures of the test set."
+    return found, "From the last evaluation, the first images of the test set."
 
 
 def _dataset(names) -> tuple[list[dict], object]:
@@ -121,7 +121,7 @@ def _draw_results(records: Iterable[dict], predictions: list[dict], metadata) ->
 
 
 def _draw(record: dict, instances: Instances, metadata) -> Sample:
-    """Ground truth and prediction, each on the picture."""
+    """Ground truth and prediction, each on the image."""
     size = record["height"], record["width"]
     image = read_image(record["file_name"], "RGB", size[::-1])
     shown = instances[instances.scores >= SHOWN_SCORE]

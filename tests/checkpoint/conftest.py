@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that can also misbehave; bodies with random weights."""
+"""A real HTTP server on loopback that can also misbehave; backbones with random weights."""
 
 import re
 import threading
@@ -11,8 +11,8 @@ import timm
 import torch
 
 from d2_regnet.archs import list_archs
-from d2_regnet.checkpoint.convert import convert, convert_state, with_input_format
-from d2_regnet.modeling.regnet import build_regnet
+from d2_regnet.checkpoint.conversion import convert, convert_state, with_input_format
+from d2_regnet.modeling.backbone.regnet import build_regnet
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -57,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     """Serves `files` ({path: bytes}) and logs (path, Range header) of every request.
 
-    Its faults: `cut` ends every body after that many bytes, `statuses` are the errors that the
+    Its faults: `cut` ends every backbone after that many bytes, `statuses` are the errors that the
     next requests get, `ranges=False` ignores Range, `misplaced` shifts the part that it claims
     to send, `held` is an event that every request waits for.
     """
@@ -115,11 +115,11 @@ def built(build, seed=0):
 
 @torch.no_grad()
 def check_features(model, stages, normalise, source, arch):
-    """That a model's stages, and the body converted from it, answer the same for one picture.
+    """That a model's stages, and the backbone converted from it, answer the same for one image.
 
     Args:
         stages: the model's stem and its four stages.
-        normalise: from the picture (H x W x 3 bytes, RGB) to the model's input, by its own rules.
+        normalise: from the image (H x W x 3 bytes, RGB) to the model's input, by its own rules.
         source, arch: what `convert_state` must recognise, from names and shapes.
     """
     rng = np.random.RandomState(1)
@@ -157,7 +157,7 @@ def check_restored(source, state):
 
 @pytest.fixture(scope="session")
 def bodies():
-    """The helpers of the tests that compare bodies."""
+    """The helpers of the tests that compare backbones."""
     return SimpleNamespace(
         built=built,
         check_features=check_features,

@@ -4,7 +4,7 @@ import pytest
 
 from d2_regnet.archs import get_arch, list_archs
 from d2_regnet.checkpoint.backbone import body_shapes, model_shapes, recognise
-from d2_regnet.modeling.regnet import build_regnet
+from d2_regnet.modeling.backbone.regnet import build_regnet
 
 
 @pytest.mark.parametrize("name", list_archs(others=True))

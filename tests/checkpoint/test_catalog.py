@@ -27,14 +27,14 @@ from torchvision.models import get_model_weights, list_models, resnet50
 
 from d2_regnet import add_regnet_config, build_regnet, get_arch, model_zoo
 from d2_regnet.checkpoint import catalog, mmdet
-from d2_regnet.modeling.resnet import build_resnet
+from d2_regnet.modeling.backbone.resnet import build_resnet
 
 NAME = "regnet://pycls/RegNetX-200MF"
 URL = "https://dl.fbaipublicfiles.com/pycls/dds_baselines/160905981/RegNetX-200MF_dds_8gpu.pyth"
 FILE = "RegNetX-200MF_dds_8gpu.pyth"
 PATH = "pycls/dds_baselines/160905981/RegNetX-200MF_dds_8gpu.pyth"
 
-# The hashes in the names of MMDetection's ImageNet bodies (mmengine's hub/openmmlab.json).
+# The hashes in the names of MMDetection's ImageNet backbones (mmengine's hub/openmmlab.json).
 OPEN_MMLAB = {
     "regnetx_400mf": "a5b10d96",
     "regnetx_800mf": "1f4be4c7",
@@ -227,7 +227,7 @@ def weights(path):
 
 
 def assert_converted(path, published):
-    """Bit by bit what was published, as far as Detectron2's body has it."""
+    """Bit by bit what was published, as far as Detectron2's backbone has it."""
     converted = weights(path)
     assert set(converted) >= set(build_regnet("RegNetX-200MF").state_dict())
     for name in build_regnet("RegNetX-200MF").state_dict():

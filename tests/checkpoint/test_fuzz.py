@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from d2_regnet.checkpoint import convert, read
 from d2_regnet.checkpoint.backbone import body_shapes
-from d2_regnet.checkpoint.convert import convert_state
-from d2_regnet.modeling.regnet import build_regnet
+from d2_regnet.checkpoint.conversion import convert_state
+from d2_regnet.modeling.backbone.regnet import build_regnet
 
 # Reproducible: a failure is found by everybody or by nobody.
 fuzz = settings(

@@ -14,8 +14,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from d2_regnet.checkpoint.command import main
-from d2_regnet.modeling.regnet import build_regnet
+from d2_regnet.commands.convert import main
+from d2_regnet.modeling.backbone.regnet import build_regnet
 
 ZIP = dict(_use_new_zipfile_serialization=True)
 LEGACY = dict(_use_new_zipfile_serialization=False)

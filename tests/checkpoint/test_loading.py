@@ -12,7 +12,7 @@ from detectron2.config import instantiate
 
 from d2_regnet import model_zoo
 from d2_regnet.checkpoint import SafetensorsCheckpointer, convert, read
-from d2_regnet.modeling.regnet import build_regnet
+from d2_regnet.modeling.backbone.regnet import build_regnet
 
 SUFFIXES = (".pth", ".pkl", ".safetensors")
 

@@ -9,10 +9,10 @@ import torch
 import torchvision
 from detectron2.config import instantiate
 
-from d2_regnet import detectors
 from d2_regnet.checkpoint import mmdet
-from d2_regnet.checkpoint.convert import convert_state
-from d2_regnet.modeling.resnet import build_resnet
+from d2_regnet.checkpoint.conversion import convert_state
+from d2_regnet.model_zoo import detectors
+from d2_regnet.modeling.backbone.resnet import build_resnet
 
 KINDS = ["mask_rcnn", "faster_rcnn", "cascade_mask_rcnn", "retinanet"]
 BODIES = {
@@ -35,7 +35,7 @@ def empty(state):
 
 # Names as MMDetection's own checkpoints have them -> Detectron2's.
 @pytest.mark.parametrize(
-    "kind, body, source, target",
+    "kind, backbone, source, target",
     [
         ("mask_rcnn", "regnet", "backbone.bn1.bias", "backbone.bottom_up.stem.bn.bias"),
         (
@@ -121,7 +121,7 @@ def test_names(kind, body, source, target):
 
 
 @pytest.mark.parametrize(
-    "kind, body",
+    "kind, backbone",
     [(kind, "regnet") for kind in KINDS]
     + [("mask_rcnn", "deformable"), ("faster_rcnn", "resnext"), ("retinanet", "resnet")],
 )

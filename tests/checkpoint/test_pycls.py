@@ -12,7 +12,7 @@ from pycls.models.regnet import RegNet
 
 from d2_regnet.checkpoint import pycls
 
-FACTS = json.loads((Path(__file__).parents[1] / "data/regnet_archs.json").read_text())
+FACTS = json.loads((Path(__file__).parents[1] / "fixtures/regnet_archs.json").read_text())
 
 
 def regnet(name):

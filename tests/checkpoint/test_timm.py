@@ -9,7 +9,7 @@ from timm.models.regnet import model_cfgs
 from d2_regnet.archs import list_archs
 from d2_regnet.checkpoint import convert, read
 from d2_regnet.checkpoint import timm as source
-from d2_regnet.checkpoint.convert import convert_state
+from d2_regnet.checkpoint.conversion import convert_state
 
 
 def timm_name(arch):

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 from d2_regnet.archs import TorchvisionArch, get_arch, list_archs
 from d2_regnet.checkpoint import torchvision
 
-FACTS = json.loads((Path(__file__).parents[1] / "data/regnet_archs.json").read_text())
+FACTS = json.loads((Path(__file__).parents[1] / "fixtures/regnet_archs.json").read_text())
 
 
 def published(name):

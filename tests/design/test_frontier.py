@@ -5,7 +5,7 @@ import pytest
 
 from d2_regnet.archs import get_arch, list_archs
 from d2_regnet.design.frontier import badness, frontier
-from d2_regnet.design.published import IMAGENET_ERROR
+from d2_regnet.design.imagenet import IMAGENET_ERROR
 
 
 def test_frontier_by_its_definition():

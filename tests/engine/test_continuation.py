@@ -18,7 +18,7 @@ from d2_regnet.engine import load_config, train
 from d2_regnet.engine.checks import build_optimizer
 from d2_regnet.engine.logs import job_logging
 from d2_regnet.engine.yacs_trainer import YacsTrainer
-from d2_regnet.yacs import to_yacs
+from d2_regnet.model_zoo.yacs import to_yacs
 
 
 class Killed(Exception):

@@ -6,7 +6,7 @@ from detectron2.config import instantiate
 
 from d2_regnet.engine import memory
 from d2_regnet.engine.memory import check_memory, class_output_bytes
-from d2_regnet.recipes import recipe
+from d2_regnet.model_zoo.recipes import recipe
 
 FLOAT_AND_GRADIENT = 8
 

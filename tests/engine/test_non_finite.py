@@ -80,7 +80,7 @@ def test_left_out_as_if_it_had_not_been(good, caplog):
     assert len(messages) == 3
     assert messages[1] == (
         "Left out (2 in a row, at most 2): step 2: the loss is not finite: loss nan; learning rate "
-        "0.05; pictures bad.png"
+        "0.05; images bad.png"
     )
 
 
@@ -115,7 +115,7 @@ def test_gradients_that_are_not_finite(good):
     with pytest.raises(
         FloatingPointError,
         match="step 1: the losses are finite, but the gradients are not: of 1 of 6 .*net.2.weight;"
-        " learning rate 0.05; pictures 1.png",
+        " learning rate 0.05; images 1.png",
     ):
         train(good, [Break()])
     left_out = train(good, [Break()], skip=1)

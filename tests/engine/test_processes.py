@@ -322,7 +322,7 @@ def test_signal_before_there_is_a_training(start, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_signal_ends_an_evaluation(start, tmp_path, workers):
-    """In two processes, after the first of the two pictures that each of them has."""
+    """In two processes, after the first of the two images that each of them has."""
     process = start(
         [sys.executable, "-W", "ignore"],
         *("faulty_process.py", tmp_path, "slow:evaluation"),
@@ -335,7 +335,7 @@ def test_signal_ends_an_evaluation(start, tmp_path, workers):
     process.send_signal(signal.SIGTERM)
     printed, _ = process.communicate(timeout=2 * A_MINUTE)
     assert process.returncode == 128 + signal.SIGTERM, printed
-    assert evaluating.read_text() == 2 * "picture\n"
+    assert evaluating.read_text() == 2 * "image\n"
     assert (tmp_path / "model_final.pth").exists()
     assert not running(str(tmp_path))
 

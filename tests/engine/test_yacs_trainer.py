@@ -18,7 +18,7 @@ CLIPPED = "mask_rcnn_regnetx_400mf_fpn_3x.yaml"
 
 @pytest.fixture
 def dataset(tmp_path):
-    """The name of a registered data set of two pictures with one object each."""
+    """The name of a registered data set of two images with one object each."""
     name = "yacs_trainer_test"
     records = []
     for number in range(2):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from d2_regnet.data.shapes import render
 from d2_regnet.export import Export
-from d2_regnet.predict import Predictor, find_model
+from d2_regnet.inference import Predictor, find_model
 
 WITHOUT = """
 import runpy, sys
@@ -53,7 +53,7 @@ def test_it_prints_and_draws_what_the_model_finds(root, files):
     np.testing.assert_allclose(numbers[:, 0], expected.instances.scores[keep], atol=2e-3)
     boxes = expected.instances.pred_boxes.tensor[keep]
     np.testing.assert_allclose(numbers[:, 1:], boxes, atol=0.11)
-    before, after = (np.asarray(Image.open(folder / f"{n}.png")) for n in ("picture", "predicted"))
+    before, after = (np.asarray(Image.open(folder / f"{n}.png")) for n in ("image", "predicted"))
     assert before.shape == after.shape and (before != after).any()
 
 

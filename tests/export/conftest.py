@@ -10,8 +10,8 @@ from torch import nn
 
 from d2_regnet.data.shapes import render
 from d2_regnet.engine import load_config
-from d2_regnet.predict import Predictor
-from d2_regnet.recipes import recipe
+from d2_regnet.inference import Predictor
+from d2_regnet.model_zoo.recipes import recipe
 
 SHORT_EDGE, MAX_SIZE = 96, 150
 

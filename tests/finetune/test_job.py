@@ -10,7 +10,7 @@ from PIL import Image
 from d2_regnet.data.shapes import build_shapes
 from d2_regnet.engine import check_config, load_config
 from d2_regnet.finetune import prepare, resumed, run
-from d2_regnet.predict import Predictor, find_model
+from d2_regnet.inference import Predictor, find_model
 
 SMALL = ["train.max_iter=3", "dataloader.train.num_workers=0", "dataloader.test.num_workers=0"]
 
@@ -43,7 +43,7 @@ def test_from_data_to_report(shapes, tiny_run, tmp_path):
     results = run(job)
     assert set(results) == {"bbox", "segm"}
     assert "mine" in (output / "report" / "report.html").read_text()
-    pictures = sorted((output / "pictures").iterdir())
+    pictures = sorted((output / "images").iterdir())
     assert len(pictures) == 2 and Image.open(pictures[0]).width > 500  # two, enlarged
 
     # The config is all that the training tool needs, and the run all that predicting does.
@@ -109,7 +109,7 @@ def test_a_row_without_its_weights_at_hand(shapes, tmp_path):
     text = "\n".join(job.lines)
     assert "regnet://mmdet/mask_rcnn_regnetx_400mf_fpn_3x (a trained detector" in text
     short_edge = int(re.search(r"short edge (\d+)", text)[1])
-    assert 192 <= short_edge <= 320 and short_edge % 32 == 0  # of pictures of 96 to 160
+    assert 192 <= short_edge <= 320 and short_edge % 32 == 0  # of images of 96 to 160
 
 
 def test_what_is_refused(shapes, tiny_run, tmp_path):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from d2_regnet.engine import load_config
-from d2_regnet.finetune.config import set_model
-from d2_regnet.finetune.weights import BODY, DETECTOR, SCRATCH, fit
+from d2_regnet.finetune.adapt import set_model
+from d2_regnet.finetune.weights import BACKBONE, DETECTOR, SCRATCH, fit
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_a_body_and_nothing(cfg, tiny_run, tmp_path):
     state = torch.load(tiny_run / "model_final.pth")["model"]
     body = {name: tensor for name, tensor in state.items() if "bottom_up" in name}
     torch.save({"model": body}, tmp_path / "body.pth")
-    assert fit(cfg, str(tmp_path / "body.pth")).start == BODY
+    assert fit(cfg, str(tmp_path / "body.pth")).start == BACKBONE
     assert fit(cfg, "").start == SCRATCH and str(fit(cfg, "")) == SCRATCH
 
 

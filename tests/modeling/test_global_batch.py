@@ -83,7 +83,7 @@ def test_samples_each_picture_and_logs_the_mean():
         together = sample_each(sample, proposals, proposals)
         assert storage.latest()["kept"][0] == pytest.approx((3 + 1 + 3) / 3)
     with EventStorage(), global_batch(MODEL, 0, 0, 3):
-        # What the first picture draws does not show in the last.
+        # What the first image draws does not show in the last.
         again = sample_each(sample, [boxes(7), *proposals[1:]], proposals)
     assert len(together) == 3
     last, last_again = (each[2].proposal_boxes.tensor for each in (together, again))

@@ -35,7 +35,7 @@ def pixels(data):
 
 
 def write_results(run, change=lambda each: each):
-    """The ground truth of the first picture as predictions."""
+    """The ground truth of the first image as predictions."""
     register_shapes(5, {"val": 3})
     record = DatasetCatalog.get(DATASET)[0]
     ids = {v: k for k, v in MetadataCatalog.get(DATASET).thing_dataset_id_to_contiguous_id.items()}
@@ -60,10 +60,10 @@ def write_results(run, change=lambda each: each):
 
 
 def test_pictures_of_the_run_come_first(run):
-    (run.folder / "pictures").mkdir()
+    (run.folder / "images").mkdir()
     for name, colour in (("b", "red"), ("a", "blue")):
-        Image.new("RGB", (3000, 10), colour).save(run.folder / "pictures" / f"{name}.png")
-    (run.folder / "pictures" / "c.png").write_bytes(b"broken")
+        Image.new("RGB", (3000, 10), colour).save(run.folder / "images" / f"{name}.png")
+    (run.folder / "images" / "c.png").write_bytes(b"broken")
     samples, _ = collect(run)
     assert [each.title for each in samples] == ["a.png", "b.png"]
     [data] = samples[0].pictures.values()

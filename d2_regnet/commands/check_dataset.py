@@ -1,0 +1,155 @@
+"""Finds what is wrong with a data set, and writes a cleaned annotation file; see docs/DATA.md."""
+
+import functools
+import json
+import os
+from collections import defaultdict
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+import d2_regnet  # noqa: F401  registers its data sets
+from d2_regnet.data.before_training import dataset_names
+from d2_regnet.data.checks import KINDS, check_annotations, check_images, cleaned, read_coco
+from d2_regnet.data.registered import load_registered
+from d2_regnet.model_zoo.loading import load_either
+from d2_regnet.utils.cli import ToolParser, bad_input, failure
+from d2_regnet.utils.files import whole_file
+
+_EXAMPLES = """
+All data sets of a config:
+    $ %(prog)s --config-file configs/mask_rcnn_regnetx_400mf_fpn_3x.py
+    $ %(prog)s --config-file mask_rcnn_regnetx_400mf_fpn_3x.yaml
+
+One's own annotations, read to the last pixel, and a cleaned copy:
+    $ %(prog)s --json train.json --images train/ --decode --fix-to train_clean.json
+"""
+
+
+_EXIT_CODES = (
+    "Exit codes: 0, nothing but notes was found; 1, errors or warnings were, or it failed; 2, bad "
+    "input, before anything is written."
+)
+
+
+def argument_parser() -> ToolParser:
+    parser = ToolParser(
+        __doc__,
+        _EXAMPLES,
+        prog="d2-regnet check-dataset",
+        exit_codes=_EXIT_CODES,
+        dry_run="with --fix-to: say what would be written, write nothing",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--config-file",
+        metavar="FILE",
+        help="a config, a row's name, or a run's folder",
+    )
+    source.add_argument("--dataset", metavar="NAME", help="a registered data set")
+    source.add_argument("--json", metavar="FILE", help="annotations in COCO's format")
+    parser.add_argument("--images", metavar="DIR", help="where the images of --json lie")
+    parser.add_argument("--decode", action="store_true", help="read every pixel, not only headers")
+    parser.add_argument("--threads", type=int, default=8, help="images read at once (%(default)s)")
+    parser.add_argument("--examples", type=int, default=3, help="shown of a kind (%(default)s)")
+    parser.add_argument("--fix-to", metavar="NEW.json", help="write a cleaned file")
+    parser.add_argument("--overwrite", action="store_true", help="NEW.json may exist")
+    parser.add_argument(
+        "opts", nargs="*", metavar="key=value", help="overrides of the config; for YAML, KEY VALUE"
+    )
+    return parser
+
+
+def find_sources(args) -> dict[str, tuple]:
+    """Loader and its argument, by the name to print."""
+    if args.json:
+        if not args.images:
+            raise ValueError("--json needs --images, the folder of its images")
+        if not os.path.isdir(args.images):
+            raise FileNotFoundError(f"--images: there is no folder {args.images}")
+        return {args.json: (lambda path: (read_coco(path), args.images, path), args.json)}
+    if args.dataset:
+        return {args.dataset: (load_registered, args.dataset)}
+    names = dataset_names(load_either(args.config_file, args.opts))
+    if not any(names.values()):
+        raise ValueError(
+            f"{args.config_file} names no data set: it has neither dataloader.train.dataset.names "
+            "nor, in YAML, DATASETS.TRAIN"
+        )
+    return {name: (load_registered, name) for part in names.values() for name in part}
+
+
+def check_arguments(args, sources: dict) -> None:
+    if args.threads < 1 or args.examples < 0:
+        raise ValueError("--threads must be at least 1 and --examples at least 0")
+    if args.opts and not args.config_file:
+        raise ValueError(f"{args.opts[0]}: overrides go with --config-file")
+    if not args.fix_to:
+        return
+    if len(sources) > 1:
+        raise ValueError(f"--fix-to writes one file: choose one --dataset of {', '.join(sources)}")
+    folder = os.path.dirname(args.fix_to) or "."
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"--fix-to: there is no folder {folder}")
+    if os.path.exists(args.fix_to) and not args.overwrite:
+        raise FileExistsError(f"--fix-to: {args.fix_to} exists; --overwrite replaces it")
+
+
+def check_target(target: str, original: str | None) -> None:
+    if original is None:
+        raise ValueError("--fix-to: the data set is not in a COCO file, of which to write another")
+    if os.path.exists(target) and os.path.exists(original) and os.path.samefile(target, original):
+        raise ValueError(f"--fix-to: {target} is the original, which is never changed")
+
+
+def table(findings, examples: int) -> str:
+    """Kinds by level, with their count and the first examples."""
+    by_kind = defaultdict(list)
+    for finding in findings:
+        by_kind[finding.kind].append(finding.detail)
+    rows = [
+        (level, kind, len(by_kind[kind]), "\n".join(by_kind[kind][:examples]))
+        for kind, level in KINDS.items()
+        if kind in by_kind
+    ]
+    return tabulate(rows, headers=("level", "finding", "count", "examples"))
+
+
+def size(coco: dict) -> str:
+    return f"{len(coco['images'])} images, {len(coco.get('annotations', []))} annotations"
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = argument_parser().parse_args(argv)
+    with bad_input(args.verbose):
+        sources = find_sources(args)
+        check_arguments(args, sources)
+    bad = 0
+    for name, (load, argument) in sources.items():
+        with bad_input(args.verbose):
+            coco, folder, original = load(argument)
+            if args.fix_to:
+                check_target(args.fix_to, original)
+            findings = check_annotations(coco)
+        images = coco["images"]
+        with failure(args.verbose):
+            findings += check_images(
+                images,
+                folder,
+                decode=args.decode,
+                threads=args.threads,
+                progress=functools.partial(tqdm, total=len(images), desc="images", disable=None),
+            )
+        levels = [finding.level for finding in findings]
+        counts = ", ".join(f"{levels.count(x)} {x}(s)" for x in ("error", "warning", "note"))
+        print(f"{name}: {size(coco)}: {counts}")
+        if findings:
+            print(table(findings, args.examples))
+        bad += len(levels) - levels.count("note")
+        if args.fix_to:
+            fixed = cleaned(coco, findings)
+            if not args.dry_run:
+                with failure(args.verbose), whole_file(args.fix_to) as file:
+                    file.write(json.dumps(fixed).encode())
+            print(f"{'Would write' if args.dry_run else 'Wrote'} {args.fix_to}: {size(fixed)}")
+    return 1 if bad else 0

@@ -1,0 +1,118 @@
+"""Trains a detector of one's own classes from a trained one; see docs/TUTORIAL.md."""
+
+import argparse
+import logging
+import signal
+import sys
+
+from d2_regnet.data.formats import FORMATS
+from d2_regnet.finetune import Job, prepare, resumed, run
+from d2_regnet.utils.cli import ToolParser, bad_input, failure
+
+_EXAMPLES = """
+A data set in COCO's format; what is planned is printed first:
+    $ %(prog)s --train train/ train.json --val val/ val.json \\
+        --model mask_rcnn_regnetx_400mf_fpn_3x --output output/mine
+
+YOLO's folders, without images set apart for the evaluation: a fifth is
+    $ %(prog)s --train images/ labels/ --model faster_rcnn_regnetx_400mf_fpn_3x --output output/mine
+
+The plan alone; half the steps; going on after an interruption:
+    $ %(prog)s --train train/ train.json --model NAME --output output/mine --dry-run
+    $ %(prog)s --train train/ train.json --model NAME --output output/mine train.max_iter=500
+    $ %(prog)s --resume --output output/mine
+"""
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    parser = ToolParser(
+        __doc__, _EXAMPLES, prog="d2-regnet finetune", dry_run="print the plan and write nothing"
+    )
+    parser.add_argument(
+        "--train",
+        nargs=2,
+        metavar=("IMAGES", "ANN"),
+        help="folder of images; COCO's JSON file, or the folder of the annotations",
+    )
+    parser.add_argument(
+        "--val",
+        nargs=2,
+        metavar=("IMAGES", "ANN"),
+        help="the same, to evaluate on (default: a share of --train)",
+    )
+    parser.add_argument(
+        "--val-share", type=float, default=0.2, metavar="S", help="that share (%(default)s)"
+    )
+    parser.add_argument("--format", choices=FORMATS, help="default: recognised")
+    parser.add_argument("--model", metavar="MODEL", help="a row's name, a LazyConfig, or a run")
+    parser.add_argument(
+        "--weights",
+        metavar="PATH",
+        help="a checkpoint, or `none` for random values (default: the model's own)",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--short-edge", type=int, metavar="PX", help="of the images (default: the model's)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (%(default)s)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
+    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
+    return parser
+
+
+def plan(args: argparse.Namespace) -> Job:
+    if args.resume:
+        if args.train or args.val or args.model or args.weights:
+            raise ValueError("--resume takes data, model and weights from the run in --output")
+        return resumed(args.output, args.opts)
+    for flag in ("train", "model"):
+        if not getattr(args, flag):
+            raise ValueError(f"--{flag} is missing (or --resume, to go on with a run)")
+    return prepare(
+        train=args.train,
+        val=args.val,
+        model=args.model,
+        output=args.output,
+        weights=args.weights,
+        format=args.format,
+        val_share=args.val_share,
+        short_edge=args.short_edge,
+        seed=args.seed,
+        overrides=args.opts,
+        fetch=not args.dry_run,
+    )
+
+
+def summary(results: dict) -> str:
+    """The last evaluation, a line a task."""
+    titles = {"bbox": "box", "segm": "mask"}
+    return "\n".join(
+        f"{titles.get(task, task)} AP {metrics['AP']:.1f}, AP50 {metrics['AP50']:.1f}, "
+        f"AP75 {metrics['AP75']:.1f}"
+        for task, metrics in results.items()
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = argument_parser().parse_args(argv)
+    for name in ("fvcore", "torch", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with bad_input(args.verbose):
+        job = plan(args)
+        print("\n".join(job.lines), flush=True)
+        if args.dry_run:
+            return 0
+        job.check()
+    try:
+        with failure(args.verbose):
+            results = run(job)
+    except KeyboardInterrupt as stop:  # also `Interrupted`, which knows its signal
+        again = f"python {sys.argv[0]} --resume --output {args.output}"
+        print(f"Stopped. `{again}` goes on from here.")
+        return 128 + getattr(stop, "signum", signal.SIGINT)
+    folder = job.output
+    print(f"""{summary(results)}
+  {folder}/report/report.html  curves, AP by class, sample predictions
+  {folder}/pictures            ground truth, and what was found beside it
+  {folder}/model_final.pth     the weights; {folder}/config.yaml trains them again""")
+    return 0

@@ -1,0 +1,5 @@
+"""COCO's metrics, as Detectron2's evaluators."""
+
+from .coco import FastCOCOEvaluator
+
+__all__ = ["FastCOCOEvaluator"]

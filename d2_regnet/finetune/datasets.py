@@ -1,0 +1,223 @@
+"""The data sets to train and to evaluate on: read, checked, and with the same classes."""
+
+import random
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+
+from d2_regnet.data.checks import check_annotations, check_images
+from d2_regnet.data.formats import read_dataset, recognise
+
+__all__ = ["DataSet", "read_datasets"]
+
+_LOOKED_AT = 100  # images whose headers are read
+_NO_MASK = "no mask, where others have one"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set in COCO's format.
+
+    Attributes:
+        folder: of the images, absolute.
+        coco: the annotations.
+        file: where they lie; None where they were converted or changed, and are to be written.
+        origin: what the user calls it.
+    """
+
+    folder: str
+    coco: dict
+    file: str | None
+    origin: str
+
+    @cached_property
+    def categories(self) -> list[dict]:
+        """`id` and `name` of each class, in the order of the model's."""
+        ordered = sorted(self.coco["categories"], key=lambda each: each["id"])
+        return [{"id": each["id"], "name": each["name"]} for each in ordered]
+
+    @cached_property
+    def classes(self) -> list[str]:
+        return [each["name"] for each in self.categories]
+
+    @property
+    def pictures(self) -> int:
+        return len(self.coco["images"])
+
+    @property
+    def objects(self) -> int:
+        return len(self.coco.get("annotations", []))
+
+    @property
+    def with_objects(self) -> int:
+        """Images that show an object; crowds are none."""
+        return len(
+            {a["image_id"] for a in self.coco.get("annotations", []) if not a.get("iscrowd")}
+        )
+
+    @cached_property
+    def masks(self) -> list:
+        """The segmentations, None for an object that has none; crowds left out."""
+        return [
+            each.get("segmentation") or None
+            for each in self.coco.get("annotations", [])
+            if not each.get("iscrowd")
+        ]
+
+    @property
+    def short_edge(self) -> int:
+        """The median of the images' shorter sides, in pixels."""
+        return int(median(min(each["width"], each["height"]) for each in self.coco["images"]))
+
+    @property
+    def aspect(self) -> float:
+        """The median of long over short side."""
+        sides = [sorted((each["width"], each["height"])) for each in self.coco["images"]]
+        return median(long / short for short, long in sides)
+
+
+def read_datasets(
+    train: tuple[str, str],
+    val: tuple[str, str] | None,
+    *,
+    format: str | None = None,
+    share: float = 0.2,
+    seed: int = 0,
+) -> tuple[DataSet, DataSet, list[str]]:
+    """Reads and checks both.
+
+    Args:
+        train, val: the folder of the images, and the annotations (see `data.formats`). Without
+            `val`, a random share of the training images is set apart.
+        format: one of `FORMATS`; recognised where not given.
+        share: of the images, set apart where there is no `val`; above 0, below 1.
+        seed: of the random share.
+
+    Returns:
+        Both data sets, and lines to tell the user.
+
+    Raises:
+        ValueError: nothing to learn from or to test on, an error that `check_annotations` finds,
+            none of the images usable, or a class to test that is not trained.
+        FileNotFoundError: a file or folder is missing.
+    """
+    learnt, notes = _read(train, format, "--train")
+    _check_usable(learnt, "--train")
+    if val is None:
+        if not 0 < share < 1:
+            raise ValueError(f"--val-share is a share between 0 and 1, not {share}")
+        learnt, tested = _split(learnt, share, seed)
+        notes.append(
+            f"no --val: {tested.pictures} images, chosen at random with seed {seed}, are set "
+            "apart for the evaluation"
+        )
+        _check_usable(learnt, "--train")
+    else:
+        tested, more = _read(val, format, "--val")
+        notes += [note for note in more if note not in notes]
+        tested = _with_categories(tested, learnt)
+        both = _files(learnt) & _files(tested)
+        if both:
+            notes.append(
+                f"{len(both)} images of --val are in --train, too: the AP will be too good"
+            )
+    return learnt, tested, notes
+
+
+def boxes_only(data: DataSet) -> DataSet:
+    """The data set without masks."""
+    if not any(data.masks):
+        return data
+    kept = [
+        {key: value for key, value in each.items() if key != "segmentation"}
+        for each in data.coco["annotations"]
+    ]
+    return replace(data, coco=data.coco | {"annotations": kept}, file=None)
+
+
+def _read(named: tuple[str, str], format: str | None, flag: str) -> tuple[DataSet, list[str]]:
+    images, annotations = named
+    kind = format or recognise(annotations)
+    coco = read_dataset(images, annotations, kind)
+    file = str(Path(annotations).resolve()) if kind == "coco" else None
+    data = DataSet(str(Path(images).resolve()), coco, file, str(annotations))
+    errors = [each for each in check_annotations(coco) if each.level == "error"]
+    notes = []
+    if errors and all(each.kind == _NO_MASK for each in errors):
+        notes.append(
+            f"{flag}: {len(errors)} of {data.objects} objects have no mask: masks are left out"
+        )
+        data, errors = boxes_only(data), []
+    if errors:
+        help = (
+            f"; `python tools/check_dataset.py --json {annotations} --images {images}` lists them, "
+            "and with --fix-to NEW.json writes a cleaned file"
+            if kind == "coco"
+            else ""
+        )
+        raise ValueError(
+            f"{flag}: {annotations} has {len(errors)} error(s), the first: {errors[0].kind}: "
+            f"{errors[0].detail}{help}"
+        )
+    some = coco["images"][:: max(1, data.pictures // _LOOKED_AT)]
+    bad = check_images(some, images)
+    if bad and len(bad) == len(some):
+        raise ValueError(
+            f"{flag}: of {len(some)} images looked at, none can be used; the first: "
+            f"{bad[0].kind}: {bad[0].detail}"
+        )
+    if bad:
+        notes.append(
+            f"{flag}: of {len(some)} images looked at, {len(bad)} cannot be used, such as "
+            f"{bad[0].detail}"
+        )
+    return data, notes
+
+
+def _check_usable(data: DataSet, flag: str) -> None:
+    if not data.masks:
+        raise ValueError(f"{flag}: {data.origin} has no annotations, so nothing to learn from")
+    if len(set(data.classes)) < len(data.classes):
+        twice = next(each for each in data.classes if data.classes.count(each) > 1)
+        raise ValueError(f"{flag}: {data.origin} has two classes of the name {twice!r}")
+
+
+def _split(data: DataSet, share: float, seed: int) -> tuple[DataSet, DataSet]:
+    images = sorted(data.coco["images"], key=lambda each: str(each["file_name"]))
+    if len(images) < 2:
+        raise ValueError(f"--train: {data.origin} has one image: give --val IMAGES ANN as well")
+    random.Random(seed).shuffle(images)
+    count = min(len(images) - 1, max(1, round(share * len(images))))
+    return _subset(data, images[count:]), _subset(data, images[:count])
+
+
+def _subset(data: DataSet, images: list[dict]) -> DataSet:
+    ids = {each["id"] for each in images}
+    annotations = [each for each in data.coco["annotations"] if each["image_id"] in ids]
+    return replace(data, coco=data.coco | {"images": images, "annotations": annotations}, file=None)
+
+
+def _with_categories(data: DataSet, like: DataSet) -> DataSet:
+    """With the category ids of another data set, by name."""
+    if data.categories == like.categories:
+        return data
+    unknown = sorted(set(data.classes) - set(like.classes))
+    if unknown:
+        raise ValueError(
+            f"--val: {data.origin} has the class {unknown[0]!r}, which --train has not: "
+            f"{', '.join(like.classes)}"
+        )
+    by_name = {each["name"]: each["id"] for each in like.categories}
+    new = {each["id"]: by_name[each["name"]] for each in data.categories}
+    annotations = [
+        each | {"category_id": new[each["category_id"]]}
+        for each in data.coco.get("annotations", [])
+        if each["category_id"] in new
+    ]
+    coco = data.coco | {"categories": like.categories, "annotations": annotations}
+    return replace(data, coco=coco, file=None)
+
+
+def _files(data: DataSet) -> set[str]:
+    return {str(Path(data.folder, each["file_name"])) for each in data.coco["images"]}

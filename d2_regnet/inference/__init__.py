@@ -1,0 +1,13 @@
+"""From a config and weights to predictions: in Python, drawn, as COCO JSON and as CSV.
+
+predictor = Predictor.from_zoo("mask_rcnn_regnetx_400mf_fpn_3x")
+for prediction in predictor(["a.jpg", "b.png"]):
+    print(prediction.to_coco())
+"""
+
+from .models import find_model
+from .optimize import optimize_for_inference
+from .prediction import Prediction
+from .predictor import Predictor
+
+__all__ = ["Prediction", "Predictor", "find_model", "optimize_for_inference"]

@@ -1,0 +1,106 @@
+"""From what a user calls a model to its config and its weights."""
+
+import os
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.catalog import Metadata
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from d2_regnet import model_zoo
+from d2_regnet.data.shapes import register_named_shapes
+from d2_regnet.model_zoo.loading import load_either
+
+__all__ = ["dataset_metadata", "find_model", "number_of_classes"]
+
+
+def find_model(model: str, weights: str | None = None) -> tuple[DictConfig | CfgNode, str]:
+    """A model's config, and the weights of a trained detector.
+
+    Args:
+        model: the name of a row, or one to be composed; a LazyConfig (`.py`, or the config.yaml of
+            a run); a yacs config (`.yaml`); or a run's folder.
+        weights: a file, or an address that Detectron2 takes. By default a row's published ones, a
+            run's newest checkpoint, or a yacs config's MODEL.WEIGHTS.
+
+    Raises:
+        FileNotFoundError: there is no such config or file of weights.
+        ValueError: no such row, a broken config, or no weights are known.
+    """
+    path = os.path.join(model, "config.yaml") if os.path.isdir(model) else model
+    if os.path.isdir(model) and not os.path.isfile(path):
+        raise FileNotFoundError(f"--model: the folder {model} has no config.yaml, so is no run's")
+    cfg = _config(path)
+    if weights is None:
+        try:
+            weights = _own_weights(path, cfg)
+        except ValueError as error:
+            raise ValueError(f"{error}; or give a checkpoint of it with --weights") from error
+    if not weights:
+        raise ValueError(f"{model} names no trained weights: give them with --weights")
+    if "://" not in weights and not os.path.isfile(weights):
+        raise FileNotFoundError(f"there is no file of weights {weights}")
+    return cfg, weights
+
+
+def _config(path: str) -> DictConfig | CfgNode:
+    if path.endswith(".yaml") and not os.path.dirname(path) and not os.path.exists(path):
+        return model_zoo.get_config(path)
+    cfg = load_either(path)
+    if isinstance(cfg, CfgNode):
+        cfg.defrost()  # as all configs that are made from Detectron2's `get_cfg()`
+    return cfg
+
+
+def _own_weights(path: str, cfg: DictConfig | CfgNode) -> str:
+    """A row's, a run's or a yacs config's; empty where there are none."""
+    if not os.path.isfile(path):
+        return model_zoo.get_checkpoint_url(path)
+    last = Path(path).with_name("last_checkpoint")
+    if last.is_file():
+        return str(last.with_name(last.read_text().strip()))
+    for name in (Path(path).stem, Path(path).name):  # a row's own file
+        try:
+            file = model_zoo.get_config_file(name)
+        except (ValueError, FileNotFoundError):
+            continue
+        if os.path.samefile(file, path):
+            return model_zoo.get_checkpoint_url(name)
+    return cfg.MODEL.WEIGHTS if isinstance(cfg, CfgNode) else ""
+
+
+def number_of_classes(model: nn.Module) -> int:
+    """Classes of objects that a built detector knows."""
+    return model.roi_heads.num_classes if hasattr(model, "roi_heads") else model.num_classes
+
+
+def dataset_metadata(cfg: DictConfig | CfgNode, classes: int) -> Metadata:
+    """The class names, colours and category ids of the data set that a config is evaluated on.
+
+    Args:
+        cfg: a LazyConfig or a yacs config.
+        classes: how many the model has.
+
+    Returns:
+        `thing_classes`, `thing_dataset_id_to_contiguous_id` and maybe `thing_colors`. Where the
+        data set is not registered, or has another number of classes than the model, they are called
+        "class 1" and so on. Category ids count from 1 where the data set does not say.
+    """
+    if isinstance(cfg, CfgNode):
+        names = cfg.DATASETS.TEST
+    else:
+        names = OmegaConf.select(cfg, "dataloader.test.dataset.names") or []
+    name = names if isinstance(names, str) else next(iter(names), "")
+    register_named_shapes(name)
+    known = MetadataCatalog.get(name) if name in DatasetCatalog else Metadata()
+    found = list(known.get("thing_classes") or [])
+    if len(found) != classes:
+        found = [f"class {i}" for i in range(1, classes + 1)]
+        known = Metadata()
+    ids = known.get("thing_dataset_id_to_contiguous_id") or {i + 1: i for i in range(classes)}
+    result = Metadata(thing_classes=found, thing_dataset_id_to_contiguous_id=dict(ids))
+    if known.get("thing_colors"):
+        result.thing_colors = list(known.thing_colors)
+    return result

@@ -1,0 +1,205 @@
+"""From a config's path or name, and overrides, to one complete config of either kind."""
+
+import dataclasses
+import importlib.resources
+import os
+import re
+import traceback
+from collections.abc import Collection, Iterable, Sequence
+
+import yaml
+from detectron2.config import CfgNode, LazyConfig, get_cfg
+from omegaconf import DictConfig, OmegaConf
+
+from d2_regnet import model_zoo
+from d2_regnet.archs import get_arch, is_arch_file, suggest
+from d2_regnet.config import add_regnet_config, yacs_options
+from d2_regnet.data.registered import register_described
+
+from .overrides import apply
+from .recipes import scale_to_batch_size
+
+# Detectron2's `common/train.py`, and below it what this engine adds to it.
+TRAIN_DEFAULTS = dict(
+    output_dir="./output",
+    init_checkpoint="",
+    max_iter=90000,
+    ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
+    checkpointer=dict(period=5000, max_to_keep=100),
+    eval_period=5000,
+    log_period=20,
+    device="cuda",
+    seed=-1,  # below 0: another one each time
+    cudnn_benchmark=False,
+    amp=dict(enabled=False, precision=None),  # float16 or bfloat16; None: as the device does best
+    clip_grad=None,  # dict(max_norm=..., norm_type=...)
+    # Steps in a row to leave out (0: stop at the first), batches to save for tools/replay_batch.py.
+    non_finite=dict(skip=0, save=3),
+    # Evaluate what d2_regnet.optimize_for_inference makes of the model.
+    optimize_for_inference=dict(enabled=False, dtype="float32", compile=False),
+)
+
+
+def load_config(path_or_name: str, overrides: Iterable[str] = ()) -> DictConfig:
+    """Reads a LazyConfig, completes its `train` group, applies overrides, scales to the batch size,
+    and registers the data sets that it describes under `datasets` (see `register_described`).
+
+    A recipe's learning rate and steps follow a changed `dataloader.train.total_batch_size` (see
+    `recipes.scale_to_batch_size`), except for those that are overridden themselves.
+
+    Args:
+        path_or_name: a LazyConfig file (.py, or the config.yaml of an earlier run), the run's
+            folder, or the name of a row of d2_regnet's or of Detectron2's model zoo.
+        overrides: `key=value` in hydra's grammar, as Detectron2 takes them. A key must exist in the
+            config or be a parameter of the callable it goes to; `+key=value` adds any other.
+
+    Raises:
+        FileNotFoundError: there is no such config.
+        ValueError: the config fails to run, or an override is malformed, names an unknown key or
+            has a value of the wrong kind.
+    """
+    path = find_config(path_or_name)
+    cfg = _run_config(path) if path else model_zoo.get_config(path_or_name)
+    if not isinstance(cfg, DictConfig):
+        raise ValueError(f"{path}: not a LazyConfig: it holds no named groups")
+    if "MODEL" in cfg:
+        raise ValueError(
+            f"{path}: a yacs config; this tool takes LazyConfigs (.py). Train it with "
+            "tools/train_net.py"
+        )
+    cfg.train = OmegaConf.merge(OmegaConf.create(TRAIN_DEFAULTS), cfg.get("train") or {})
+    overrides = list(overrides)
+    for override in overrides:
+        apply(cfg, override)
+    scale_to_batch_size(cfg)
+    cfg = LazyConfig.apply_overrides(cfg, overrides)  # what the user has set is not scaled
+    _read_arch(cfg)
+    register_described(cfg)
+    return cfg
+
+
+def find_config(path_or_name: str) -> str:
+    """The path of a config given by its path, its run's folder, or its name in a model zoo.
+
+    Returns:
+        The path; empty for a name of d2_regnet's model zoo that is composed and has no file.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message names the nearest.
+        ValueError: there is no such row; the message names the nearest.
+    """
+    if not path_or_name:
+        raise FileNotFoundError("no config: name one with --config-file")
+    for path in (path_or_name, os.path.join(path_or_name, "config.yaml")):
+        if os.path.isfile(path):
+            return path
+    zoo = importlib.resources.files("detectron2") / "model_zoo" / "configs" / path_or_name
+    if zoo.is_file():
+        return str(zoo)
+    if model_zoo.has_own_arch(path_or_name):
+        return ""
+    folder = os.path.dirname(path_or_name)
+    if os.path.isdir(path_or_name) and path_or_name not in model_zoo.rows():
+        raise FileNotFoundError(f"the folder {path_or_name} has no config.yaml, so is no run's")
+    if path_or_name.removesuffix(".yaml") in model_zoo.rows() and path_or_name.endswith(".yaml"):
+        raise ValueError(
+            f"{path_or_name} is a row's yacs form, for tools/train_net.py; this tool takes the row "
+            f"as {path_or_name.removesuffix('.yaml')}"
+        )
+    if path_or_name.endswith((".py", ".yaml", ".yml")) or folder:
+        here = sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
+        hint = nearest(os.path.basename(path_or_name), [f for f in here if f.endswith(".py")])
+        raise FileNotFoundError(f"config file {path_or_name} does not exist: {hint}")
+    if model_zoo.canonical_name(path_or_name) not in model_zoo.rows():
+        return ""
+    return model_zoo.get_config_file(path_or_name)
+
+
+def _run_config(path: str) -> DictConfig:
+    """Loads a config file; what goes wrong inside it becomes one line with file and line number."""
+    try:
+        return LazyConfig.load(path)
+    except SyntaxError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, SyntaxError) else error
+        raise ValueError(f"{error.msg}, line {cause.lineno}: {cause.msg}") from error
+    except Exception as error:
+        # A config is code at module level; the innermost such frame is the user's line.
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.name == "<module>"]
+        place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else path
+        raise ValueError(f"{place}: {type(error).__name__}: {error}") from error
+
+
+def _read_arch(cfg: DictConfig) -> None:
+    """Puts a RegNet's parameters in the place of their file: a run's config.yaml then holds all."""
+    body = OmegaConf.select(cfg, "model.backbone.bottom_up")
+    if isinstance(body, DictConfig) and is_arch_file(body.get("arch")):
+        body.arch = dataclasses.asdict(get_arch(body.arch))
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """`suggest`, but of many unlike names only their number."""
+    hint = suggest(name, known)
+    if hint.startswith("the nearest") or 0 < len(known) <= 10:
+        return hint
+    return f"there are {len(known)} there, none like it" if known else "there is none like it"
+
+
+def load_either(config: str, overrides: Sequence[str] = ()) -> DictConfig | CfgNode:
+    """A LazyConfig as `load_config` reads it, or a yacs config as `load_yaml` does.
+
+    Args:
+        config: a path, a run's folder, or a row's name; with .yaml behind it, its YAML form.
+        overrides: as the config's kind takes them.
+
+    Raises:
+        FileNotFoundError, ValueError: as of the two.
+    """
+    name = config.endswith(".yaml") and not os.path.dirname(config) and not os.path.exists(config)
+    path = find_yaml(config) if name else find_config(config)
+    return load_yaml(path, overrides) if _is_yacs(path) else load_config(config, overrides)
+
+
+def _is_yacs(path: str) -> bool:
+    """Whether a file is a yacs config; a run's config.yaml may be of either kind."""
+    if not path.endswith((".yaml", ".yml")):
+        return False
+    with open(path) as file:
+        return re.search("^(MODEL|_BASE_):", file.read(), re.MULTILINE) is not None
+
+
+def find_yaml(path_or_name: str) -> str:
+    """The path of a YAML config given by its path, or by a row's name with .yaml behind it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a name that is no row's; lists the nearest.
+    """
+    if os.path.isfile(path_or_name):
+        return path_or_name
+    if os.path.dirname(path_or_name) or not path_or_name.endswith(".yaml"):
+        raise FileNotFoundError(f"config file {path_or_name!r} does not exist; give a YAML file")
+    return model_zoo.get_config_file(path_or_name)
+
+
+def load_yaml(path: str, overrides: Sequence[str] = ()) -> CfgNode:
+    """Reads a YAML config on top of Detectron2's defaults and `add_regnet_config`; frozen.
+
+    Args:
+        path: a file.
+        overrides: KEY VALUE KEY VALUE ..., as Detectron2 takes them.
+
+    Raises:
+        ValueError: an unknown key, or a value of the wrong kind.
+    """
+    cfg = get_cfg()
+    add_regnet_config(cfg)
+    try:
+        cfg.merge_from_file(path)
+        cfg.merge_from_list(list(overrides))
+    except (KeyError, AssertionError, ValueError) as error:
+        raise ValueError(f"{path}: {error.args[0] if error.args else error}") from error
+    except (yaml.YAMLError, AttributeError) as error:  # a text, or a single value
+        raise ValueError(f"{path} is no YAML config: {error}") from error
+    yacs_options(cfg)
+    cfg.freeze()
+    return cfg

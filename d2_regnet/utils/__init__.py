@@ -1,0 +1,1 @@
+"""What every room may use: command lines, files, drawing, charts, counting operations."""

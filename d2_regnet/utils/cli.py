@@ -1,0 +1,127 @@
+"""What all command-line tools share: their options, their help, and how they end.
+
+Exit codes: 0, done; 1, the work failed; 2, the input is at fault and nothing was done.
+"""
+
+import argparse
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+FAILED = 1
+BAD_INPUT = 2
+# What Detectron2's own code sets off besides FutureWarnings, of no use to who runs a tool.
+_WARNINGS = "pkg_resources is deprecated|torch.meshgrid"
+_EXIT_CODES = "Exit codes: 0, done; 1, failed; 2, bad input, before anything is written."
+
+
+class ToolParser(argparse.ArgumentParser):
+    """argparse's parser with `--verbose`, examples below the help, and errors of one line."""
+
+    def __init__(
+        self,
+        description: str,
+        examples: str = "",
+        *,
+        exit_codes: str = _EXIT_CODES,
+        dry_run: str | None = None,
+        **kwargs,
+    ):
+        """
+        Args:
+            description: the tool's docstring.
+            examples: command lines that work, each below a line about it; `%(prog)s` is the tool.
+            exit_codes: a sentence, where they are not `_EXIT_CODES`.
+            dry_run: adds `--dry-run` with this help.
+            **kwargs: ArgumentParser's.
+        """
+        shown = examples.strip("\n")
+        epilog = f"Examples:\n\n{shown}\n\n{exit_codes}" if examples else exit_codes
+        kwargs = {
+            "prog": f"python {sys.argv[0]}",  # so that examples can be pasted
+            "formatter_class": argparse.RawDescriptionHelpFormatter,
+        } | kwargs
+        super().__init__(description=description, epilog=epilog, **kwargs)
+        self.add_argument(
+            "--verbose",
+            action="store_true",
+            default=argparse.SUPPRESS,  # else a sub-command's default would undo the parser's
+            help="show where an error was found, and more",
+        )
+        if dry_run:
+            self.add_argument("--dry-run", action="store_true", help=dry_run)
+
+    def add_model(self) -> None:
+        """Adds `--model` and `--weights`, which `d2_regnet.inference.find_model` takes."""
+        self.add_argument(
+            "--model",
+            required=True,
+            metavar="MODEL",
+            help="a row's name, a config (.py, .yaml), or a run's folder",
+        )
+        self.add_argument(
+            "--weights",
+            metavar="PATH",
+            help="default: the row's published ones, or the run's newest",
+        )
+
+    def parse_args(self, args=None, namespace=None):
+        """As argparse's; from here on deprecations of others' code show with `--verbose` only."""
+        return _quiet(super().parse_args(args, namespace or argparse.Namespace(verbose=False)))
+
+    def parse_intermixed_args(self, args=None, namespace=None):
+        """As argparse's, with the same effect as `parse_args`."""
+        namespace = namespace or argparse.Namespace(verbose=False)
+        return _quiet(super().parse_intermixed_args(args, namespace))
+
+    def error(self, message):
+        """One line and exit code 2; argparse would print its usage as well."""
+        self.exit(BAD_INPUT, f"error: {message} ({self.prog} --help shows what there is)\n")
+
+
+def _quiet(args: argparse.Namespace) -> argparse.Namespace:
+    if not args.verbose:
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=_WARNINGS)
+    return args
+
+
+def bad_input(verbose: bool = False):
+    """Ends the program with one clear line and exit code 2 where the user's input is at fault.
+
+    Wrap parsing and validation in it, never the work itself.
+
+    Args:
+        verbose: print the traceback as well.
+
+    Raises:
+        SystemExit: with code 2, in place of the ValueError, OSError or ImportError raised inside.
+    """
+    return _one_line((ValueError, OSError, ImportError), BAD_INPUT, verbose)
+
+
+def failure(verbose: bool = False):
+    """Ends the program with one clear line and exit code 1 where the work fails.
+
+    Args:
+        verbose: print the traceback as well.
+
+    Raises:
+        SystemExit: with code 1, in place of any Exception raised inside.
+    """
+    return _one_line((Exception,), FAILED, verbose)
+
+
+@contextmanager
+def _one_line(kinds: tuple, code: int, verbose: bool) -> Iterator[None]:
+    try:
+        yield
+    except kinds as error:
+        if verbose:
+            traceback.print_exc()
+        line = " ".join(str(error).split()) or type(error).__name__
+        hint = "" if verbose or code == BAD_INPUT else " (--verbose shows where)"
+        print(f"error: {line}{hint}", file=sys.stderr)
+        raise SystemExit(code) from error

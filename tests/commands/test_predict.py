@@ -1,0 +1,141 @@
+"""Predicting from the command line, as a newcomer with a folder of images would."""
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from d2_regnet.data.shapes import CLASSES, render
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """photos/{a,b}/1.png, photos/broken.jpg, photos/clip.avi; in the folder above them."""
+    for index, name in enumerate("ab"):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        Image.fromarray(render(2, "val", index)[0]).save(folder / "1.png")
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no image")
+    clip = str(tmp_path / "photos" / "clip.avi")
+    writer = cv2.VideoWriter(clip, cv2.VideoWriter_fourcc(*"MJPG"), 10, (160, 120))
+    for _ in range(3):
+        writer.write(cv2.resize(render(2, "val", 0)[0], (160, 120)))
+    writer.release()
+    (tmp_path / "broken.yaml").write_text("a: [")
+    (tmp_path / "other.yaml").write_text("MODEL: {NOWHERE: 1}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files(folder):
+    return sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
+
+
+def test_a_folder_is_predicted_and_what_cannot_be_read_is_said(
+    tool, photos, tiny_run, capsys, refused
+):
+    line = ["--model", str(tiny_run), "photos", "--output", "out", "--threshold", "0.1"]
+    assert tool.main([*line, "--batch-size", "2", "--device", "cpu"]) == 1
+    out, err = capsys.readouterr()
+    assert "in 5 picture(s): out" in out
+    assert "1 input(s) could not be read:\n  photos/broken.jpg: cannot identify " in err
+    names = ["a/1.png", "b/1.png", "clip.avi.mp4", "predictions.csv", "predictions.json"]
+    assert files(photos / "out") == names
+    drawn, plain = (cv2.imread(str(photos / x / "a/1.png")) for x in ("out", "photos"))
+    assert drawn.shape[0] == 3 * plain.shape[0]
+    video = cv2.VideoCapture("out/clip.avi.mp4")
+    asked = (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FRAME_WIDTH)
+    assert [video.get(each) for each in asked] == [10, 3, 160]
+
+    coco = json.loads((photos / "out/predictions.json").read_text())
+    assert [c["name"] for c in coco["categories"]] == list(CLASSES)
+    assert [i["file_name"] for i in coco["images"]][:2] == ["photos/a/1.png", "photos/b/1.png"]
+    assert [i.get("frame") for i in coco["images"]] == [None, None, 0, 1, 2]
+    scores = [each["score"] for each in coco["annotations"]]
+    assert len(scores) > 5 and min(scores) >= 0.1
+    with open("out/predictions.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(scores)
+
+    before = {f: (photos / "out" / f).stat().st_mtime_ns for f in names}
+    assert "--overwrite" in refused(tool.main, *line)
+    assert {f: (photos / "out" / f).stat().st_mtime_ns for f in names} == before
+    again = [*line, "--overwrite", "--no-drawings", "--classes", "star", "--dtype", "float32"]
+    assert tool.main(again) == 1
+    coco = json.loads((photos / "out/predictions.json").read_text())
+    assert {each["category_id"] for each in coco["annotations"]} <= {CLASSES.index("star") + 1}
+
+
+def test_a_dry_run_lists_and_writes_nothing(tool, photos, tiny_run, capsys):
+    before = files(photos)
+    line = ["--model", str(tiny_run), "photos/*/1.png", "--output", "out", "--dry-run"]
+    assert tool.main(line) == 0
+    out = capsys.readouterr().out
+    assert "photos/a/1.png -> out/a/1.png" in out and "out/predictions.csv" in out
+    assert files(photos) == before
+
+
+class FakeCamera:
+    """Four frames, then Ctrl-C."""
+
+    def __init__(self, number):
+        self.frames = 0
+
+    def isOpened(self):
+        return True
+
+    def get(self, what):
+        return {cv2.CAP_PROP_FPS: 7.0}.get(what, 0.0)
+
+    def read(self):
+        if self.frames == 4:
+            raise KeyboardInterrupt
+        self.frames += 1
+        return True, np.zeros((60, 80, 3), np.uint8)
+
+    def release(self):
+        pass
+
+
+def test_a_camera_until_ctrl_c(tool, photos, tiny_run, monkeypatch, capsys):
+    real = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", FakeCamera)
+    assert tool.main(["--model", str(tiny_run), "0", "--output", "out"]) == 0
+    monkeypatch.setattr(cv2, "VideoCapture", real)
+    assert "in 4 picture(s)" in capsys.readouterr().out
+    video = cv2.VideoCapture("out/camera0.mp4")
+    assert [video.get(x) for x in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT)] == [7, 4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"inputs": ["photos/c"]}, "there is no file photos/c"),
+        ({"inputs": ["*.jpg"]}, "nothing matches"),
+        ({"inputs": ["99"]}, "there is no camera 99"),
+        ({"--classes": "sqare"}, "the nearest are square"),
+        ({"--model": "mask_rcnn_regnetx_400mf_fpn_9x"}, "mask_rcnn_regnetx_400mf_fpn_3x"),
+        ({"--weights": "nowhere.pth"}, "nowhere.pth"),
+        ({"--threshold": "7"}, "threshold"),
+        ({"--max-frames": "0"}, "--max-frames"),
+        ({"--device": "gpu"}, "'gpu' is not a device"),
+        ({"--output": "photos/a/1.png"}, "is not a folder"),
+        ({"--output": "photos/a/1.png/out"}, "photos/a/1.png is not a folder"),
+        ({"--weights": "photos/broken.jpg"}, "broken.jpg is no checkpoint"),
+        (
+            {"--model": "mask_rcnn_regnety_400mf_fpn_1x"},
+            "or give a checkpoint of it with --weights",
+        ),
+        ({"--model": "photos"}, "photos has no config.yaml"),
+        ({"--model": "broken.yaml"}, "broken.yaml: ParserError"),
+        ({"--model": "other.yaml"}, "other.yaml: Non-existent config key: MODEL.NOWHERE"),
+    ],
+)
+def test_bad_input_is_one_line(tool, photos, tiny_run, refused, changes, said):
+    line = {"inputs": ["photos/a"], "--model": str(tiny_run), "--output": "out"} | changes
+    inputs = line.pop("inputs")
+    before = files(photos)
+    assert said in refused(tool.main, *inputs, *(word for pair in line.items() for word in pair))
+    assert files(photos) == before

@@ -1,0 +1,350 @@
+"""Every finding by the fault that causes it; what is cleaned trains."""
+
+import copy
+import json
+import random
+import time
+
+import numpy as np
+import pycocotools.mask as mask_utils
+import pytest
+from detectron2.data.datasets import load_coco_json
+from PIL import Image
+
+from d2_regnet.data import checks
+from d2_regnet.data.checks import DROP, KINDS, check_annotations, check_images, cleaned, read_coco
+from d2_regnet.data.mapper import RobustMapper
+
+SQUARE = [10, 10, 20, 10, 20, 20, 10, 20]
+
+
+def compressed(mask):
+    rle = mask_utils.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": rle["size"], "counts": rle["counts"].decode()}
+
+
+@pytest.fixture
+def coco():
+    """Three sound images of 40 x 30 and 30 x 40 pixels, six annotations, categories with holes."""
+    masks = np.random.RandomState(0).rand(30, 40) < 0.5
+    segmentations = [
+        [SQUARE],
+        [SQUARE, [1, 1, 5, 1, 5, 5]],
+        {"size": [30, 40], "counts": [0, 100, 1100]},
+        compressed(masks),
+    ]
+    images = [
+        dict(id=i, file_name=f"{i}.png", width=30 if i == 9 else 40, height=40 if i == 9 else 30)
+        for i in (3, 5, 9)
+    ]
+    pairs = [(3, 0), (3, 1), (3, 2), (5, 3), (5, 0), (9, 1)]
+    annotations = [
+        dict(id=11 + k, image_id=image, category_id=7 if k % 2 else 2, iscrowd=0, area=100.0)
+        | dict(bbox=[10, 10, 10, 10], segmentation=copy.deepcopy(segmentations[kind]))
+        for k, (image, kind) in enumerate(pairs)
+    ]
+    categories = [dict(id=2, name="cat"), dict(id=7, name="dog")]
+    return dict(info={}, images=images, annotations=annotations, categories=categories)
+
+
+@pytest.fixture
+def folder(coco, tmp_path):
+    rng = np.random.RandomState(0)
+    for image in coco["images"]:
+        pixels = rng.randint(256, size=(image["height"], image["width"], 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / image["file_name"])
+    return tmp_path
+
+
+def annotation(**fields):
+    return lambda coco: coco["annotations"][3].update(fields)
+
+
+def image(**fields):
+    return lambda coco: coco["images"][1].update(fields)
+
+
+def without(section, index, key):
+    return lambda coco: coco[section][index].pop(key)
+
+
+def replaced(section, index, entry):
+    return lambda coco: coco[section].__setitem__(index, entry)
+
+
+def appended(section, index, **fields):
+    return lambda coco: coco[section].append(coco[section][index] | fields)
+
+
+NAN, INF = float("nan"), float("inf")
+MALFORMED = "malformed entry"
+TWO_POINTS = "polygon of under three points"
+# What is done to a sound data set -> what is found, and how many annotations are left of six.
+FAULTS = {
+    "bbox: strings": (annotation(bbox=["1", "2", "3", "4"]), MALFORMED, 5),
+    "bbox: three": (annotation(bbox=[1, 2, 3]), MALFORMED, 5),
+    "bbox: none": (annotation(bbox=None), MALFORMED, 5),
+    "bbox: NaN": (annotation(bbox=[1, 2, NAN, 4]), MALFORMED, 5),
+    "bbox: infinite": (annotation(bbox=[1, 2, INF, 4]), MALFORMED, 5),
+    "bbox: huge": (annotation(bbox=[1, 2, 10**400, 4]), MALFORMED, 5),
+    "bbox: true": (annotation(bbox=[True, 2, 3, 4]), MALFORMED, 5),
+    "bbox: missing": (without("annotations", 0, "bbox"), MALFORMED, 5),
+    "id: missing": (without("annotations", 0, "id"), MALFORMED, 5),
+    "id: string": (annotation(id="12"), MALFORMED, 5),
+    "image_id: missing": (without("annotations", 0, "image_id"), MALFORMED, 5),
+    "image_id: list": (annotation(image_id=[3]), MALFORMED, 5),
+    "category_id: missing": (without("annotations", 0, "category_id"), MALFORMED, 5),
+    "category_id: null": (annotation(category_id=None), MALFORMED, 5),
+    "iscrowd: 2": (annotation(iscrowd=2), MALFORMED, 5),
+    "annotation: list": (replaced("annotations", 0, [1, 2]), MALFORMED, 5),
+    "segmentation: string": (annotation(segmentation="mask"), MALFORMED, 5),
+    "image: null": (replaced("images", 1, None), MALFORMED, 4),
+    "image: no id": (without("images", 1, "id"), MALFORMED, 4),
+    "image: no file_name": (without("images", 1, "file_name"), MALFORMED, 4),
+    "image: no width": (without("images", 1, "width"), MALFORMED, 4),
+    "image: width 0": (image(width=0), MALFORMED, 4),
+    "image: height as string": (image(height="30"), MALFORMED, 4),
+    "image: height NaN": (image(height=NAN), MALFORMED, 4),
+    "image: height 30.5": (image(height=30.5), MALFORMED, 4),
+    "category: no id": (without("categories", 1, "id"), MALFORMED, 3),
+    "category: no name": (without("categories", 1, "name"), MALFORMED, 3),
+    "category twice": (appended("categories", 0, name="cow"), "duplicate category id", 6),
+    "name twice": (appended("categories", 0, id=8), "two categories of one name", 6),
+    "image twice": (appended("images", 0), "duplicate image id", 6),
+    "file twice": (appended("images", 0, id=99), "one file for several images", 6),
+    "annotation twice": (appended("annotations", 0), "duplicate annotation id", 6),
+    "annotation id twice": (
+        appended("annotations", 0, bbox=[1, 1, 5, 5]),
+        "duplicate annotation id",
+        7,
+    ),
+    "annotation id 0": (annotation(id=0), "annotation id 0", 6),
+    "category unknown": (annotation(category_id=3), "unknown category id", 5),
+    "image unknown": (annotation(image_id=4), "unknown image id", 5),
+    "empty box": (annotation(bbox=[5, 5, 0, 7]), "empty box", 5),
+    "negative box": (annotation(bbox=[5, 5, 4, -7]), "empty box", 5),
+    "box to the right": (annotation(bbox=[41.5, 5, 4, 7]), "box outside", 5),
+    "box above": (annotation(bbox=[5, -9, 4, 7]), "box outside", 5),
+    "box beyond": (annotation(bbox=[30, 5, 20, 7]), "box beyond the edge", 6),
+    "polygon of two points": (annotation(segmentation=[[1, 1, 5, 5]]), TWO_POINTS, 5),
+    "one of two points": (annotation(segmentation=[SQUARE, [1, 1, 5, 5]]), TWO_POINTS, 6),
+    "polygon: odd": (annotation(segmentation=[[1, 1, 5, 5, 1, 1, 2]]), "malformed polygon", 5),
+    "polygon: NaN": (annotation(segmentation=[[1, 1, 5, NAN, 1, 1]]), "malformed polygon", 5),
+    "polygon: strings": (annotation(segmentation=[["1"] * 6]), "malformed polygon", 5),
+    "polygon: flat": (annotation(segmentation=SQUARE), "malformed polygon", 5),
+    "RLE: size": (
+        annotation(segmentation={"size": [40, 30], "counts": [0, 100, 1100]}),
+        "RLE of a wrong size",
+        5,
+    ),
+    "RLE: no size": (annotation(segmentation={"counts": [1200]}), "RLE of a wrong size", 5),
+    "RLE: short": (annotation(segmentation={"size": [30, 40], "counts": [9]}), "broken RLE", 5),
+    "RLE: negative": (
+        annotation(segmentation={"size": [30, 40], "counts": [1300, -100]}),
+        "broken RLE",
+        5,
+    ),
+    "RLE: no counts": (annotation(segmentation={"size": [30, 40]}), "broken RLE", 5),
+    "RLE: nonsense": (annotation(segmentation={"size": [30, 40], "counts": "~"}), "broken RLE", 5),
+    "RLE: of another": (
+        annotation(segmentation={"size": [30, 40], "counts": compressed(np.eye(9))["counts"]}),
+        "broken RLE",
+        5,
+    ),
+    "mask missing": (
+        without("annotations", 0, "segmentation"),
+        "no mask, where others have one",
+        5,
+    ),
+    "ignore": (annotation(ignore=1), "annotated as to be ignored", 6),
+    "area missing": (without("annotations", 0, "area"), "no area", 6),
+    "area: NaN": (annotation(area=NAN), "no area", 6),
+    "iscrowd missing": (without("annotations", 0, "iscrowd"), "no iscrowd", 6),
+    "crowd": (annotation(iscrowd=1), "crowd", 6),
+    "image without annotations": (
+        appended("images", 0, id=99, file_name="5.png"),
+        "image without annotations",
+        6,
+    ),
+    "category without annotations": (
+        appended("categories", 0, id=8, name="cow"),
+        "category without annotations",
+        6,
+    ),
+}
+
+
+def bad(findings):
+    return [f for f in findings if f.level != "note"]
+
+
+def test_nothing_is_found_in_a_sound_data_set(coco, folder):
+    findings = check_annotations(coco) + check_images(coco["images"], str(folder), decode=True)
+    assert findings == []
+    assert cleaned(coco, findings) == coco
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults(coco, fault):
+    damage, kind, left = FAULTS[fault]
+    damage(coco)
+    before = copy.deepcopy(coco)
+    findings = check_annotations(coco)
+    assert kind in {f.kind for f in findings}  # with what depends on a dropped entry
+    fixed = cleaned(coco, findings)
+    assert repr(coco) == repr(before)
+    assert bad(check_annotations(fixed)) == [] or kind == "two categories of one name"
+    assert len(fixed["annotations"]) == left
+    json.dumps(fixed, allow_nan=False)
+
+
+def test_every_kind_is_tested():
+    pictures = {"missing image", "unreadable image", "size contradicts the annotations"}
+    assert {kind for _, kind, _ in FAULTS.values()} | pictures == set(KINDS)
+
+
+def test_remedies_keep_what_is_sound(coco):
+    annotation(bbox=[30, -5, 20, 7], segmentation=[SQUARE, [1, 1, 5, 5]])(coco)
+    without("annotations", 0, "area")(coco)
+    without("annotations", 3, "area")(coco)
+    annotation(id=11)(coco)
+    fixed = cleaned(coco, check_annotations(coco))["annotations"]
+    assert fixed[3]["bbox"] == [30, 0, 10, 2]
+    assert fixed[3]["segmentation"] == [SQUARE]
+    assert fixed[3]["area"] == fixed[0]["area"] == 100
+    assert fixed[3]["id"] == 17  # unused by all
+
+
+@pytest.mark.parametrize("density", [0, 0.001, 0.03, 0.5, 1])
+def test_compressed_masks_of_all_kinds(coco, density):
+    rng = np.random.RandomState(1)
+    image(width=640, height=480)(coco)
+    for _ in range(5):
+        mask = rng.rand(480, 640) < density
+        annotation(segmentation=compressed(mask))(coco)
+        coco["annotations"][4]["segmentation"] = [SQUARE]
+        coco["annotations"][3].pop("area", None)
+        (finding,) = bad(check_annotations(coco))
+        assert finding.kind == "no area" and finding.remedy == {"area": mask.sum()}
+
+
+def test_any_mixture_is_cleaned_at_once(coco):
+    faults = [damage for damage, kind, _ in FAULTS.values() if kind != "two categories of one name"]
+    for number in range(150):
+        damaged = copy.deepcopy(coco)
+        for damage in random.Random(number).sample(faults, 5):
+            try:
+                damage(damaged)
+            except (KeyError, TypeError, AttributeError):  # the entry is damaged already
+                continue
+        fixed = cleaned(damaged, check_annotations(damaged))
+        if fixed["images"] and fixed["categories"]:
+            assert bad(check_annotations(fixed)) == []
+
+
+def test_what_is_cleaned_trains(coco, folder, tmp_path):
+    """Detectron2 stops at the damaged file, and loads and maps all of the cleaned one."""
+    annotation(segmentation={"size": [40, 30], "counts": [0, 100, 1100]})(coco)
+    appended("annotations", 0, bbox=[1, 1, 5, 5])(coco)
+    appended("annotations", 0, id=98, category_id=77)(coco)
+    appended("annotations", 0, id=99, ignore=1)(coco)
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(coco))
+    with pytest.raises((AssertionError, KeyError)):
+        load_coco_json(str(path), str(folder), "damaged")
+    path.write_text(json.dumps(cleaned(coco, check_annotations(coco))))
+    records = load_coco_json(str(path), str(folder), "cleaned")
+    mapper = RobustMapper(
+        True,
+        augmentations=[],
+        image_format="BGR",
+        use_instance_mask=True,
+        instance_mask_format="bitmask",
+    )
+    assert [len(mapper(record)["instances"]) for record in records] == [4, 1, 1]
+
+
+def test_a_test_set_has_no_annotations(coco):
+    del coco["annotations"]
+    findings = check_annotations(coco)
+    assert {f.kind for f in findings} == {
+        "image without annotations",
+        "category without annotations",
+    }
+    assert cleaned(coco, findings) == coco
+
+
+@pytest.mark.parametrize("decode", [False, True])
+def test_images(coco, folder, decode):
+    (folder / "3.png").unlink()
+    (folder / "5.png").write_bytes(b"no image")
+    Image.new("RGB", (40, 30)).save(folder / "9.png")  # annotated 30 x 40
+    findings = check_images(coco["images"], str(folder), decode=decode)
+    assert [f.kind for f in findings] == [
+        "missing image",
+        "unreadable image",
+        "size contradicts the annotations",
+    ]
+    assert "annotated 30 x 40, is 40 x 30" in findings[2].detail
+    assert all(f.level == "error" and f.remedy == DROP for f in findings)
+    assert cleaned(coco, findings[:2])["annotations"] == coco["annotations"][5:]
+
+
+def test_a_cut_file_is_found_by_decoding(coco, folder):
+    path = folder / "3.png"
+    path.write_bytes(path.read_bytes()[:-700])
+    assert check_images(coco["images"], str(folder)) == []
+    (finding,) = check_images(coco["images"], str(folder), decode=True)
+    assert finding.kind == "unreadable image" and finding.index == 0
+
+
+@pytest.mark.parametrize("decode", [False, True])
+@pytest.mark.parametrize("size", [(40, 30), (30, 40)])
+def test_a_turned_image_has_two_right_sizes(coco, folder, decode, size):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (40, 30)).save(folder / "5.png", exif=exif)
+    image(width=size[0], height=size[1])(coco)
+    assert check_images(coco["images"], str(folder), decode=decode) == []
+
+
+def test_images_passes_over_what_is_malformed(folder):
+    seen = []
+    images = [None, {"id": 1}, {"id": 2, "file_name": "3.png", "width": 40, "height": 30}]
+    assert check_images(images, str(folder), progress=lambda x: seen.extend(x) or seen) == []
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1, 2", "is not JSON"),
+        ("[]", "must be an object"),
+        ('{"images": []}', "no list of categories"),
+        ('{"images": [], "annotations": [], "categories": [{}]}', "empty: its list of images"),
+        ('{"images": [{}], "annotations": [], "categories": []}', "empty: its list of categories"),
+    ],
+)
+def test_files_that_are_not_coco(tmp_path, content, message):
+    path = tmp_path / "annotations.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"annotations.json.*{message}"):
+        read_coco(str(path))
+
+
+def test_an_interrupt_does_not_wait_for_all_pictures(monkeypatch):
+    seen = []
+
+    def look(*args):
+        seen.append(args)
+        time.sleep(0.01)
+        return []
+
+    def interrupted(results):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checks, "_look_at", look)
+    images = [dict(id=i, file_name=f"{i}.png", width=9, height=9) for i in range(1000)]
+    with pytest.raises(KeyboardInterrupt):
+        check_images(images, "", threads=2, progress=interrupted)
+    assert len(seen) < 500

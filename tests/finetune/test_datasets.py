@@ -1,0 +1,130 @@
+"""Data sets for fine-tuning: split, of the same classes, and refused where odd."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from d2_regnet.finetune.datasets import boxes_only, read_datasets
+
+BOX = {"bbox": [1, 1, 5, 5], "area": 25, "iscrowd": 0}
+MASK = {"segmentation": [[1, 1, 6, 1, 6, 6, 1, 6]]}
+
+
+@pytest.fixture
+def make(tmp_path):
+    """make("a", pictures=4, names={1: "cat"}, masks=True) -> (images, annotations)."""
+
+    def dataset(name, pictures=4, names=None, masks=True, change=lambda coco: coco):
+        names = names or {1: "cat"}
+        folder = tmp_path / name
+        folder.mkdir()
+        for i in range(pictures):
+            Image.new("RGB", (20, 10)).save(folder / f"{i}.png")
+        mask = MASK if masks else {}
+        coco = {
+            "images": [
+                {"id": i, "file_name": f"{i}.png", "width": 20, "height": 10}
+                for i in range(1, pictures)
+            ]
+            + [{"id": 100, "file_name": "0.png", "width": 20, "height": 10}],
+            "categories": [{"id": k, "name": v} for k, v in names.items()],
+            "annotations": [
+                {"id": i, "image_id": i, "category_id": list(names)[i % len(names)]} | BOX | mask
+                for i in range(1, pictures)
+            ],
+        }
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps(change(coco)))
+        return str(folder), str(file)
+
+    return dataset
+
+
+def test_files_in_order_are_taken_as_they_are(make):
+    names = {7: "dog", 3: "cat"}
+    train, val, notes = read_datasets(make("a", names=names), make("b", names=names))
+    assert train.classes == ["cat", "dog"]  # as Detectron2 orders them
+    assert train.file.endswith("a.json") and val.file.endswith("b.json")
+    assert (train.pictures, train.with_objects, train.objects, notes) == (4, 3, 3, [])
+    assert (train.short_edge, train.aspect) == (10, 2)
+
+
+def test_a_share_is_set_apart(make):
+    found = make("a", pictures=20)
+    train, val, notes = read_datasets(found, None, share=0.25, seed=3)
+    assert (train.pictures, val.pictures) == (15, 5)
+    assert (train.file, val.file) == (None, None)
+    names = [{image["file_name"] for image in each.coco["images"]} for each in (train, val)]
+    assert not names[0] & names[1] and len(names[0] | names[1]) == 20
+    assert train.objects + val.objects == 19
+    assert "seed 3" in notes[0]
+    again = read_datasets(found, None, share=0.25, seed=3)[1]
+    assert again.coco == val.coco
+    assert read_datasets(found, None, share=0.25, seed=4)[1].coco != val.coco
+
+
+def test_the_same_classes_under_other_ids(make):
+    train = make("a", names={1: "cat", 2: "dog"})
+    _, val, _ = read_datasets(train, make("b", names={5: "dog", 8: "cat"}))
+    assert val.classes == ["cat", "dog"] and val.file is None
+    assert [a["category_id"] for a in val.coco["annotations"]] == [1, 2, 1]
+    _, val, _ = read_datasets(train, make("c", names={5: "dog"}))
+    assert val.classes == ["cat", "dog"]
+    assert {a["category_id"] for a in val.coco["annotations"]} == {2}
+
+
+def test_some_masks_are_no_masks(make):
+    def one_without(coco):
+        del coco["annotations"][0]["segmentation"]
+        return coco
+
+    train, _, notes = read_datasets(make("a", change=one_without), make("b"))
+    assert not any(train.masks) and train.file is None
+    assert "1 of 3 objects have no mask" in notes[0]
+    assert boxes_only(train) is train
+
+
+def test_a_picture_in_both_is_said(make):
+    found = make("a")
+    assert "4 images of --val are in --train" in read_datasets(found, found)[2][0]
+
+
+def empty(coco):
+    return coco | {"annotations": []}
+
+
+def broken(coco):
+    coco["annotations"][0]["category_id"] = 99
+    return coco
+
+
+def gone(coco):
+    for image in coco["images"]:
+        image["file_name"] += ".jpg"
+    return coco
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (empty, "--train: .*a.json has no annotations"),
+        (broken, r"--train: .*1 error\(s\), .*unknown category id.*check_dataset.py --json"),
+        (gone, "--train: of 4 images looked at, none can be used; .*missing image"),
+    ],
+)
+def test_odd_data_are_refused(make, change, said):
+    with pytest.raises(ValueError, match=said):
+        read_datasets(make("a", change=change), make("b"))
+
+
+def test_other_refusals(make):
+    train = make("a")
+    with pytest.raises(ValueError, match="--val: .* has the class 'cow', which --train has not"):
+        read_datasets(train, make("b", names={1: "cow"}))
+    with pytest.raises(ValueError, match="two classes of the name 'cat'"):
+        read_datasets(make("c", names={1: "cat", 2: "cat"}), None)
+    with pytest.raises(ValueError, match="--val-share"):
+        read_datasets(train, None, share=1.5)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_datasets(("nowhere", train[1]), None)
