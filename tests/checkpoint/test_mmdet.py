@@ -111,8 +111,8 @@ def empty(state):
         ("retinanet", "regnet", "bbox_head.reg_convs.3.conv.bias", "head.bbox_subnet.6.bias"),
     ],
 )
-def test_names(kind, body, source, target):
-    state = empty(model(kind, body).state_dict())
+def test_names(kind, backbone, source, target):
+    state = empty(model(kind, backbone).state_dict())
     assert target in state
     originals = mmdet.from_detectron2(state)
     assert source in originals

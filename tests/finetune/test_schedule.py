@@ -38,8 +38,8 @@ def test_without_a_detector_it_takes_longer():
         (1, 1000, 3, True, 1),
     ],
 )
-def test_as_many_pictures_as_fit(one, memory, pictures, on_gpu, expected):
-    assert batch_size(one * GIB, memory * GIB, pictures, on_gpu) == expected
+def test_as_many_pictures_as_fit(one, memory, images, on_gpu, expected):
+    assert batch_size(one * GIB, memory * GIB, images, on_gpu) == expected
 
 
 def test_memory_is_about_what_mmdetection_published():

@@ -100,9 +100,9 @@ def test_says_once_how_arrays_are_taken(predictor, caplog):
         (torch.zeros(3, 4, 4), "torch"),
     ],
 )
-def test_other_arrays_are_refused(predictor, picture, said):
+def test_other_arrays_are_refused(predictor, image, said):
     with pytest.raises(ValueError, match=said):
-        predictor([picture])
+        predictor([image])
 
 
 def test_a_batch_answers_as_its_pictures_do(cfg, weights, pictures):
