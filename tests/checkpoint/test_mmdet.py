@@ -125,8 +125,8 @@ def test_names(kind, backbone, source, target):
     [(kind, "regnet") for kind in KINDS]
     + [("mask_rcnn", "deformable"), ("faster_rcnn", "resnext"), ("retinanet", "resnet")],
 )
-def test_every_tensor_of_every_kind_is_mapped_one_to_one(kind, body):
-    state = empty(model(kind, body, num_classes=3).state_dict())
+def test_every_tensor_of_every_kind_is_mapped_one_to_one(kind, backbone):
+    state = empty(model(kind, backbone, num_classes=3).state_dict())
     originals = mmdet.from_detectron2(state)
     assert len(originals) == len(state)
     back, mapped, dropped = mmdet.to_detectron2(originals)
@@ -138,9 +138,9 @@ def test_every_tensor_of_every_kind_is_mapped_one_to_one(kind, body):
         for name in originals
     )
     source, found = convert_state(originals)
-    assert source == "mmdet" and not found.body
+    assert source == "mmdet" and not found.backbone
     archs = {"resnet": "r50", "resnext": "x101_32x4d"}
-    assert found.arch == archs.get(body, "RegNetX-400MF")
+    assert found.arch == archs.get(backbone, "RegNetX-400MF")
     assert found.shapes == {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
