@@ -41,7 +41,7 @@ def load_file():
 
 
 @pytest.fixture(scope="session")
-def data() -> Path:
+def fixtures() -> Path:
     """``tests/fixtures``: recorded facts and answers, kept with the tests."""
     return ROOT / "tests" / "fixtures"
 
@@ -108,7 +108,7 @@ def settings_of():
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory, data) -> Path:
+def tiny_run(tmp_path_factory, fixtures) -> Path:
     """The folder that a training of `tests/fixtures/tiny_mask_rcnn.py` would leave, with random
     weights: config.yaml, model_final.pth, last_checkpoint."""
     from detectron2.config import LazyConfig, instantiate
@@ -117,7 +117,7 @@ def tiny_run(tmp_path_factory, data) -> Path:
     from d2_regnet.engine.checkpointer import Checkpointer
 
     folder = tmp_path_factory.mktemp("tiny_run")
-    cfg = load_config(str(data / "tiny_mask_rcnn.py"))
+    cfg = load_config(str(fixtures / "tiny_mask_rcnn.py"))
     cfg.train.device = "cpu"
     LazyConfig.save(cfg, str(folder / "config.yaml"))
     with torch.random.fork_rng():

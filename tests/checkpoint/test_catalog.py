@@ -51,15 +51,15 @@ OPEN_MMLAB = {
 # Addresses
 
 
-def test_pycls_addresses(data):
-    archs = json.loads((data / "regnet_archs.json").read_text())
+def test_pycls_addresses(fixtures):
+    archs = json.loads((fixtures / "regnet_archs.json").read_text())
     assert catalog.list_checkpoints("pycls") == [f"regnet://pycls/{name}" for name in archs]
     for name, arch in archs.items():
         assert catalog.address(f"regnet://pycls/{name}") == arch["weights"]
 
 
-def test_mmdet_addresses(data, root):
-    table = json.loads((data / "table_rows.json").read_text())
+def test_mmdet_addresses(fixtures, root):
+    table = json.loads((fixtures / "table_rows.json").read_text())
     published = {row["mmdet_config"]: row["weights"] for row in table}
     rows = json.loads((root / "d2_regnet" / "zoo.json").read_text())
     rows = {name: row["config"] for name, row in rows.items() if row["source"] == "mmdet"}
@@ -97,8 +97,8 @@ def test_timm_addresses():
     )
 
 
-def test_detectron2_addresses(data):
-    rows = json.loads((data / "detectron2_rows.json").read_text())
+def test_detectron2_addresses(fixtures):
+    rows = json.loads((fixtures / "detectron2_rows.json").read_text())
     addresses = [catalog.address(name) for name in catalog.list_checkpoints("detectron2")]
     assert len(addresses) == len(rows) == 6
     for row, address in zip(rows, addresses):

@@ -232,11 +232,11 @@ def test_the_channel_order_is_read_from_the_config(meta, wanted):
 
 
 @pytest.mark.slow
-def test_the_channel_order_of_the_published_rows(data):
+def test_the_channel_order_of_the_published_rows(fixtures):
     """All but one are told from detector and arch; that one's config has to tell."""
     kinds = dict(zip(("MaskRCNN", "FasterRCNN", "CascadeRCNN", "RetinaNet"), KINDS))
     unlike = []
-    for row in json.loads((data / "table_rows.json").read_text()):
+    for row in json.loads((fixtures / "table_rows.json").read_text()):
         name = row["backbone"]
         body = (
             detectors.regnet(name, deform_stages=row["dcn_stages"])

@@ -8,11 +8,11 @@ from d2_regnet.engine import load_config, train
 
 
 @pytest.fixture
-def saved(data, tmp_path, monkeypatch):
+def saved(fixtures, tmp_path, monkeypatch):
     """The file of the second step, after a first one with far too high a rate."""
     monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path / "cache"))
     overrides = [f"train.output_dir={tmp_path / 'out'}", "optimizer.lr=1e30"]
-    cfg = load_config(str(data / "tiny_mask_rcnn.py"), overrides)
+    cfg = load_config(str(fixtures / "tiny_mask_rcnn.py"), overrides)
     cfg.dataloader.evaluator, cfg.train.checkpointer.period = None, 1
     cfg.lr_multiplier.warmup_factor = 1.0
     with pytest.raises(FloatingPointError):
@@ -21,7 +21,7 @@ def saved(data, tmp_path, monkeypatch):
     return file
 
 
-def test_shows_losses_gradients_and_module(tool, saved, data, tmp_path, capsys):
+def test_shows_losses_gradients_and_module(tool, saved, fixtures, tmp_path, capsys):
     assert tool.main([str(saved)]) == 0
     out = capsys.readouterr().out
     assert out.startswith("Step 1, learning rate 1e+30, float32\nPictures: /")
@@ -32,7 +32,7 @@ def test_shows_losses_gradients_and_module(tool, saved, data, tmp_path, capsys):
     state = torch.load(saved, weights_only=False)["model"]
     state = {n: torch.randn_like(w) / 99 if w.is_floating_point() else w for n, w in state.items()}
     torch.save({"model": state}, weights)
-    arguments = ["--weights", str(weights), "--config-file", str(data / "tiny_mask_rcnn.py")]
+    arguments = ["--weights", str(weights), "--config-file", str(fixtures / "tiny_mask_rcnn.py")]
     assert tool.main([str(saved), *arguments]) == 0
     out = capsys.readouterr().out
     assert "Exactly" not in out and "parameter" in out

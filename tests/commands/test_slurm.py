@@ -16,11 +16,11 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def arguments(data, tmp_path):
+def arguments(fixtures, tmp_path):
     """Of two machines with two GPUs each."""
     return [
         "--config-file",
-        str(data / "tiny_mask_rcnn.py"),
+        str(fixtures / "tiny_mask_rcnn.py"),
         *("--nodes", "2", "--gpus-per-node", "2", "--partition", "gpu", "--qos", "high"),
         *("--time", "2-0", "--account", "vision", "--sbatch", "mem=64G"),
         f"train.output_dir={tmp_path / 'run'}",
@@ -94,12 +94,12 @@ def test_refused_in_one_line(tool, arguments, refused, monkeypatch, tmp_path, fl
 
 
 @pytest.mark.slow
-def test_local_job_stops_and_is_requeued(root, data, tmp_path):
+def test_local_job_stops_and_is_requeued(root, fixtures, tmp_path):
     """Through submitit, two processes: SIGUSR1 as before the end of the time, and the end."""
     pytest.importorskip("submitit")
     out = tmp_path / "run"
     command = [sys.executable, "-W", "ignore", str(root / "tools" / "slurm_train.py")]
-    command += ["--config-file", str(data / "tiny_mask_rcnn.py"), "--cluster", "local"]
+    command += ["--config-file", str(fixtures / "tiny_mask_rcnn.py"), "--cluster", "local"]
     command += ["--gpus-per-node", "0", "--tasks-per-node", "2", f"train.output_dir={out}"]
     command += ["train.device=cpu", "train.max_iter=60", "train.checkpointer.period=1000"]
     environment = {"D2_REGNET_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}

@@ -23,8 +23,8 @@ def environment(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def config(data):
-    return str(data / "tiny_mask_rcnn.py")
+def config(fixtures):
+    return str(fixtures / "tiny_mask_rcnn.py")
 
 
 @pytest.fixture(scope="module")

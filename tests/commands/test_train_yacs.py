@@ -37,11 +37,11 @@ def test_bad_input_ends_in_one_line(root):
 
 
 @pytest.fixture
-def tool(data, tmp_path, monkeypatch):
+def tool(fixtures, tmp_path, monkeypatch):
     """tool(*arguments): `d2-regnet train` in this process, with a tiny Mask R-CNN."""
     monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path / "cache"))
     floats = [f"model.backbone.bottom_up.arch.{key}" for key in ("w_a=12.0", "w_m=2.0")]
-    cfg = to_yacs(load_config(str(data / "tiny_mask_rcnn.py"), floats))
+    cfg = to_yacs(load_config(str(fixtures / "tiny_mask_rcnn.py"), floats))
     cfg.MODEL.DEVICE, cfg.OUTPUT_DIR = "cpu", str(tmp_path / "out")
     cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS, cfg.DATASETS.TEST = (), 0, ()
     (tmp_path / "tiny.yaml").write_text(cfg.dump())

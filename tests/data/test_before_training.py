@@ -63,13 +63,13 @@ def register(tmp_path):
 
 
 @pytest.fixture
-def configured(data, tmp_path, monkeypatch):
+def configured(fixtures, tmp_path, monkeypatch):
     """The smallest Mask R-CNN, to be trained for two steps and evaluated."""
     monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path / "cache"))
 
     def configured(train_name, test_name, classes, *overrides):
         return load_config(
-            str(data / "tiny_mask_rcnn.py"),
+            str(fixtures / "tiny_mask_rcnn.py"),
             [
                 f"dataloader.train.dataset.names={train_name}",
                 f"dataloader.test.dataset.names={test_name}",
@@ -186,10 +186,10 @@ def test_warnings(register, configured, caplog):
 
 
 @pytest.fixture
-def yacs(data):
+def yacs(fixtures):
     """yacs(train, test, key, value, ...): the YAML form of the smallest Mask R-CNN."""
     floats = [f"model.backbone.bottom_up.arch.{key}" for key in ("w_a=12.0", "w_m=2.0")]
-    cfg = to_yacs(load_config(str(data / "tiny_mask_rcnn.py"), floats))
+    cfg = to_yacs(load_config(str(fixtures / "tiny_mask_rcnn.py"), floats))
 
     def yacs(train_name, test_name, *overrides):
         names = ["DATASETS.TRAIN", (train_name,), "DATASETS.TEST", (test_name,)]

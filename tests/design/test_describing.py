@@ -9,9 +9,9 @@ from d2_regnet.design import describing
 from d2_regnet.design.sampling import sample
 
 
-def test_facts_add_up_and_are_the_published_ones(data):
+def test_facts_add_up_and_are_the_published_ones(fixtures):
     facts = describing.facts(get_arch("RegNetX-3.2GF"))
-    published = json.loads((data / "regnet_archs.json").read_text())["RegNetX-3.2GF"]
+    published = json.loads((fixtures / "regnet_archs.json").read_text())["RegNetX-3.2GF"]
     for key, recorded in (("flops", "flops_224"), ("params", "params"), ("acts", "acts_224")):
         assert facts["total"][key] == published[recorded]
     for key, total in facts["total"].items():

@@ -22,8 +22,8 @@ def test_frontier_by_its_definition():
     assert frontier(cost, bad) == [1, 0, 4]
 
 
-def test_published_errors_are_the_recorded_ones(data):
-    recorded = json.loads((data / "regnet_archs.json").read_text())
+def test_published_errors_are_the_recorded_ones(fixtures):
+    recorded = json.loads((fixtures / "regnet_archs.json").read_text())
     assert {n: facts["imagenet_top1_error"] for n, facts in recorded.items()} == IMAGENET_ERROR
 
 

@@ -37,7 +37,7 @@ class KillAt(HookBase):
 
 
 @pytest.fixture
-def run(data, tmp_path, monkeypatch):
+def run(fixtures, tmp_path, monkeypatch):
     """run(name, workers, killed_at=(), *overrides, config=..., model=...): its last checkpoint and
     its metrics."""
     monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path / "cache"))
@@ -45,7 +45,7 @@ def run(data, tmp_path, monkeypatch):
     def run(name, workers, killed_at=(), *overrides, config="tiny_mask_rcnn.py", model=None):
         out = tmp_path / name
         cfg = load_config(
-            str(data / config),
+            str(fixtures / config),
             [
                 f"train.output_dir={out}",
                 "train.max_iter=8",
@@ -149,13 +149,13 @@ def test_without_a_seed_a_resumed_run_keeps_the_first_ones(run):
 
 
 @pytest.fixture
-def yacs(data, tmp_path, monkeypatch):
+def yacs(fixtures, tmp_path, monkeypatch):
     """yacs(name, steps): the YAML form of the tiny Mask R-CNN."""
     monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path / "cache"))
 
     def yacs(name, steps=8, workers=0):
         floats = [f"model.backbone.bottom_up.arch.{key}" for key in ("w_a=12.0", "w_m=2.0")]
-        cfg = to_yacs(load_config(str(data / "tiny_mask_rcnn.py"), floats))
+        cfg = to_yacs(load_config(str(fixtures / "tiny_mask_rcnn.py"), floats))
         cfg.OUTPUT_DIR = str(tmp_path / name)
         cfg.MODEL.DEVICE, cfg.DATASETS.TEST, cfg.SEED = "cpu", (), 3
         cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD = steps, 3
@@ -213,9 +213,9 @@ def test_a_run_of_detectron2s_default_trainer_is_gone_on_with(yacs):
 
 
 @pytest.mark.parametrize("kind", [SimpleTrainer, AMPTrainer])
-def test_a_run_of_detectron2s_lazyconfig_tool_is_gone_on_with(run, data, tmp_path, kind):
+def test_a_run_of_detectron2s_lazyconfig_tool_is_gone_on_with(run, fixtures, tmp_path, kind):
     """What its tools/lazyconfig_train_net.py saves, where one step was made."""
-    cfg = load_config(str(data / "tiny_mask_rcnn.py"))
+    cfg = load_config(str(fixtures / "tiny_mask_rcnn.py"))
     torch.manual_seed(5)
     model = instantiate(cfg.model)
     optimizer = build_optimizer(cfg, model)

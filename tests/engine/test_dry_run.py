@@ -9,9 +9,9 @@ from d2_regnet.engine.launch import argument_parser
 
 
 @pytest.fixture
-def config(data, tmp_path, monkeypatch):
+def config(fixtures, tmp_path, monkeypatch):
     monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path / "cache"))
-    return str(data / "tiny_mask_rcnn.py")
+    return str(fixtures / "tiny_mask_rcnn.py")
 
 
 def test_dry_run_checks_and_prints_and_writes_nothing(config, tmp_path, capsys):

@@ -9,9 +9,11 @@ from d2_regnet.engine import evaluate, evaluating, load_config
 
 
 @pytest.fixture
-def cfg(data, tmp_path, monkeypatch):
+def cfg(fixtures, tmp_path, monkeypatch):
     monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path / "cache"))
-    return load_config(str(data / "tiny_mask_rcnn.py"), [f"train.output_dir={tmp_path / 'out'}"])
+    return load_config(
+        str(fixtures / "tiny_mask_rcnn.py"), [f"train.output_dir={tmp_path / 'out'}"]
+    )
 
 
 def test_evaluates_the_optimized_model(cfg, monkeypatch):

@@ -10,11 +10,13 @@ from d2_regnet.engine.logs import job_logging
 
 
 @pytest.mark.parametrize("console", [True, False])
-def test_each_run_logs_to_its_own_folder(data, tmp_path, capsys, console):
+def test_each_run_logs_to_its_own_folder(fixtures, tmp_path, capsys, console):
     logs = [logging.getLogger(name) for name in ("detectron2", "fvcore", "d2_regnet")]
     before = [(list(log.handlers), log.propagate) for log in logs]
     for run in ("one", "other"):
-        cfg = load_config(str(data / "tiny_mask_rcnn.py"), [f"train.output_dir={tmp_path / run}"])
+        cfg = load_config(
+            str(fixtures / "tiny_mask_rcnn.py"), [f"train.output_dir={tmp_path / run}"]
+        )
         with job_logging(cfg, Namespace(eval_only=False, resume=False), console):
             for log in logs:
                 log.info("%s: %s was here", run, log.name)

@@ -133,9 +133,9 @@ def test_all_processes_decide_alike(monkeypatch):
 
 
 @pytest.fixture
-def cfg(data, tmp_path, monkeypatch):
+def cfg(fixtures, tmp_path, monkeypatch):
     monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path / "cache"))
-    cfg = load_config(str(data / "tiny_mask_rcnn.py"), [f"train.output_dir={tmp_path / 'out'}"])
+    cfg = load_config(str(fixtures / "tiny_mask_rcnn.py"), [f"train.output_dir={tmp_path / 'out'}"])
     cfg.dataloader.evaluator = None
     return cfg
 
@@ -174,8 +174,8 @@ def test_a_saved_batch_gives_the_very_losses(cfg, tmp_path):
     assert not same(saved["losses"], replay(model, other).losses)
 
 
-def test_detectron2s_retinanet_is_replayed_with_its_running_mean(cfg, data, tmp_path):
-    cfg = load_config(str(data / "tiny_retinanet.py"), [f"train.output_dir={tmp_path / 'out'}"])
+def test_detectron2s_retinanet_is_replayed_with_its_running_mean(cfg, fixtures, tmp_path):
+    cfg = load_config(str(fixtures / "tiny_retinanet.py"), [f"train.output_dir={tmp_path / 'out'}"])
     cfg.model._target_, cfg.dataloader.evaluator = RetinaNet, None
 
     def spoil(model):

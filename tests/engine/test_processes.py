@@ -34,13 +34,13 @@ def environment(tmp_path_factory, root):
 
 
 @pytest.fixture
-def start(environment, data):
+def start(environment, fixtures):
     """start(command, script, *arguments): a process group, killed at the end of the test."""
     started = []
 
     def start(command, script, *arguments):
         process = subprocess.Popen(
-            [*command, str(data / script), *map(str, arguments)],
+            [*command, str(fixtures / script), *map(str, arguments)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -71,12 +71,12 @@ def run(start):
 
 
 @pytest.fixture(scope="module")
-def alone(environment, data, load_file, tmp_path_factory):
+def alone(environment, fixtures, load_file, tmp_path_factory):
     """The output of many_processes.py in this one process."""
     out = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("D2_REGNET_CACHE", environment["D2_REGNET_CACHE"])
-        load_file(data / "many_processes.py").main(Namespace(out=str(out)))
+        load_file(fixtures / "many_processes.py").main(Namespace(out=str(out)))
     return out
 
 
@@ -184,12 +184,12 @@ def test_killed_process_is_started_again(run, start, tmp_path, machines, then):
 
 @pytest.mark.slow
 def test_goes_on_in_another_number_of_processes(
-    start, environment, data, load_file, tmp_path, monkeypatch
+    start, environment, fixtures, load_file, tmp_path, monkeypatch
 ):
     """Two until one is killed, then one: as if it had been one from the start."""
     for name in ("D2_REGNET_CACHE", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"):
         monkeypatch.setenv(name, environment[name])
-    main = load_file(data / "faulty_process.py").main
+    main = load_file(fixtures / "faulty_process.py").main
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     main(Namespace(out=str(whole), faults=[], overrides=[]))
     two = [*STANDALONE, "--nproc-per-node=2"]
@@ -227,7 +227,7 @@ def test_error_of_one_ends_all(start, tmp_path, launcher, fault):
     ],
 )
 def test_what_is_not_finite_in_one_ends_all_and_is_replayed(
-    start, load_file, data, tmp_path, kind, what
+    start, load_file, fixtures, tmp_path, kind, what
 ):
     """With one error that names it; what is saved of the second process gives its very losses."""
     started = time.monotonic()
@@ -247,7 +247,7 @@ def test_what_is_not_finite_in_one_ends_all_and_is_replayed(
         assert (batch["rank"], batch["processes"], len(batch["batch"])) == (rank, 2, 1)
         model = load_model(str(tmp_path / "config.yaml"), batch)
         if rank == 1:
-            load_file(data / "faulty_process.py").poison(model, kind)
+            load_file(fixtures / "faulty_process.py").poison(model, kind)
         result = replay(model, batch)
         assert same(batch["losses"], result.losses) and not inexact(model, batch)
         assert bool(result.losses) != bool(result.error) == (kind == "proposals")
@@ -283,7 +283,7 @@ def test_what_is_not_finite_in_one_is_left_out_by_all(run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
-def test_signal_to_the_launcher_ends_all(start, root, data, tmp_path, signum):
+def test_signal_to_the_launcher_ends_all(start, root, fixtures, tmp_path, signum):
     tool = root / "tools" / "lazyconfig_train_net.py"
     process = start(
         [sys.executable, "-W", "ignore", str(tool), "--config-file"],

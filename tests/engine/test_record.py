@@ -10,8 +10,8 @@ from d2_regnet.engine.record import RunRecord, check_same_shapes
 
 
 @pytest.fixture
-def cfg(data):
-    return load_config(str(data / "tiny_mask_rcnn.py"))
+def cfg(fixtures):
+    return load_config(str(fixtures / "tiny_mask_rcnn.py"))
 
 
 def test_the_same_run_passes_whatever_else_changes(cfg):

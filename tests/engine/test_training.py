@@ -9,9 +9,9 @@ from d2_regnet.engine import Interrupted, evaluate, load_config, train
 
 
 @pytest.fixture
-def cfg(data, tmp_path, monkeypatch):
+def cfg(fixtures, tmp_path, monkeypatch):
     monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path / "cache"))
-    cfg = load_config(str(data / "tiny_mask_rcnn.py"), [f"train.output_dir={tmp_path / 'out'}"])
+    cfg = load_config(str(fixtures / "tiny_mask_rcnn.py"), [f"train.output_dir={tmp_path / 'out'}"])
     cfg.train.max_iter = 3
     return cfg
 

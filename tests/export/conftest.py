@@ -68,13 +68,13 @@ def randomize(model):
 
 
 @pytest.fixture(scope="session")
-def predictor_of(data, tmp_path_factory):
+def predictor_of(fixtures, tmp_path_factory):
     """`predictor_of("mask_rcnn")`, built once."""
     built = {}
 
     def build(kind):
         if kind not in built:
-            cfg = tiny_config(kind, data)
+            cfg = tiny_config(kind, fixtures)
             with torch.random.fork_rng():
                 torch.manual_seed(0)
                 model = instantiate(cfg.model)

@@ -70,7 +70,7 @@ def test_classes_without_names():
         ("{tiny}", None, ValueError, "--weights"),
     ],
 )
-def test_what_is_no_model(model, weights, error, said, tmp_path, data):
-    model = model.format(empty=tmp_path, tiny=data / "tiny_mask_rcnn.py")
+def test_what_is_no_model(model, weights, error, said, tmp_path, fixtures):
+    model = model.format(empty=tmp_path, tiny=fixtures / "tiny_mask_rcnn.py")
     with pytest.raises(error, match=said):
         find_model(model, weights)

@@ -31,8 +31,8 @@ def node(row):
     return KINDS[row["detector"]](body, input_format=row["input_format"])
 
 
-def test_parameters_and_pixels_of_all_rows(data):
-    rows = json.loads((data / "table_rows.json").read_text())
+def test_parameters_and_pixels_of_all_rows(fixtures):
+    rows = json.loads((fixtures / "table_rows.json").read_text())
     assert len(rows) == 31
     for row in rows:
         cfg = node(row)

@@ -14,8 +14,8 @@ _ARCH = ("model.backbone.bottom_up.arch", "RegNetX-400MF")
 
 
 @pytest.fixture
-def tiny(data):
-    return str(data / "tiny_mask_rcnn.py")
+def tiny(fixtures):
+    return str(fixtures / "tiny_mask_rcnn.py")
 
 
 def test_train_group_is_completed_as_detectron2_has_it():
