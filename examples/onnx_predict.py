@@ -1,4 +1,4 @@
-"""Runs a file that tools/export.py has written, with numpy, Pillow and onnxruntime alone.
+"""Runs a file that `d2-regnet export` has written, with numpy, Pillow and onnxruntime alone.
 
 python onnx_predict.py detector.onnx picture.jpg predicted.png
 """

@@ -41,7 +41,7 @@ def test_files_are_short_and_complete(root, name):
 
 def run(root, *arguments):
     return subprocess.run(
-        [sys.executable, "-W", "ignore", str(root / "tools" / "model_zoo.py"), *arguments],
+        [sys.executable, "-W", "ignore", str(root / "docs" / "generate_model_zoo.py"), *arguments],
         capture_output=True,
         text=True,
         env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"},
@@ -49,14 +49,14 @@ def run(root, *arguments):
 
 
 def test_what_is_derived_is_not_stale(root):
-    """If this fails: run `python tools/model_zoo.py`."""
+    """If this fails: run `python docs/generate_model_zoo.py`."""
     result = run(root, "--check")
     assert (result.returncode, result.stdout) == (0, ""), result.stderr
 
 
 @pytest.mark.slow
 def test_staleness_is_noticed_and_mended(root, tmp_path):
-    for folder in ("d2_regnet", "configs", "tools"):
+    for folder in ("d2_regnet", "configs", "docs"):
         shutil.copytree(root / folder, tmp_path / folder)
     shutil.copy(root / "MODEL_ZOO.md", tmp_path)
     page = tmp_path / "MODEL_ZOO.md"

@@ -1,4 +1,4 @@
-"""The documentation's links lead somewhere; its commands name tools and flags that there are."""
+"""The documentation's links lead somewhere; its commands and their flags exist."""
 
 import contextlib
 import functools
@@ -6,40 +6,57 @@ import importlib.util
 import io
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import d2_regnet.commands
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 _BLOCK = re.compile(r"^```(?:bash|sh|shell|console)?\n(.*?)^```$|((?:^    \$ .*\n)+)", re.M | re.S)
-_COMMAND = re.compile(r"(?:python3?|torchrun .*?) ((?:tools|examples)/\S+\.py.*)")
+_COMMAND = re.compile(
+    r"^(?:.* -m )?(d2[-_]regnet .*)|^python -m ((?:benchmarks|tests)\b.*)"
+    r"|^(?:python|torchrun) (\S+/\S+\.py.*)"
+)
 _LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]*)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.M)
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The words of every command of a tool or an example in a page's blocks."""
+    """The words of every command of this project in a page's blocks: its name and arguments."""
     found = []
     for block, indented in _BLOCK.findall(page.read_text()):
         text = re.sub(r"\\\n\s*", " ", block or indented)
         for line in text.splitlines():
             line = line.strip().removeprefix("$ ")
             if match := _COMMAND.search(line):
-                found.append(shlex.split(match[1], comments=True))
+                found.append(shlex.split(match[match.lastindex], comments=True))
     return found
+
+
+def entry_point(name: str) -> Callable:
+    """The `main` of `d2-regnet`, of a package that `python -m` runs, or of a script."""
+    if name in ("d2-regnet", "d2_regnet"):
+        return d2_regnet.commands.main
+    if not name.endswith(".py"):
+        try:
+            return importlib.import_module(f"{name}.__main__").main
+        except ModuleNotFoundError:
+            return importlib.import_module(name).main
+    spec = importlib.util.spec_from_file_location(f"docs_{Path(name).stem}", ROOT / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
 
 
 @functools.cache
 def help_of(*words: str) -> str:
-    """What a tool, or a command of it, prints for --help."""
-    path = ROOT / words[0]
-    spec = importlib.util.spec_from_file_location(f"docs_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """What a command, or a part of it, prints for --help."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text), pytest.raises(SystemExit) as end:
-        module.main([*words[1:], "--help"])
+        entry_point(words[0])([*words[1:], "--help"])
     assert end.value.code == 0
     return text.getvalue()
 
@@ -70,15 +87,27 @@ def test_links(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands(page):
     for words in commands(page):
-        assert (ROOT / words[0]).is_file(), words
+        if words[0].endswith(".py"):
+            assert (ROOT / words[0]).is_file(), words
         if words[0].startswith("examples/"):
             continue
-        text = help_of(words[0])
-        if "COMMAND" in text and len(words) > 1 and not words[1].startswith("-"):
-            text = help_of(*words[:2])
-        for word in words[1:]:
+        named = 2 if words[0] in ("d2-regnet", "d2_regnet") else 1
+        text = help_of(*words[:named])
+        if "COMMAND" in text and len(words) > named and not words[named].startswith("-"):
+            text = help_of(*words[: named + 1])
+        for word in words[named:]:
             if word.startswith("--"):
                 assert re.search(rf"{re.escape(word.partition('=')[0])}\b", text), (words, word)
+
+
+def test_commands_are_found():
+    """Or the test above would prove nothing."""
+    found = [tuple(words[:2]) for page in PAGES for words in commands(page)]
+    assert {("d2-regnet", name) for name in ("train", "predict", "finetune", "export")} <= set(
+        found
+    )
+    assert ("d2_regnet", "train") in found  # under torchrun
+    assert any(words[0] == "benchmarks" for words in found)
 
 
 def test_every_page_is_in_the_index():

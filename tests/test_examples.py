@@ -18,7 +18,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 def write_detector(path: Path) -> None:
-    """A file as tools/export.py writes it, of a detector that always finds the same object."""
+    """A file as d2-regnet export writes it, of a detector that always finds the same object."""
     outputs = {
         "boxes": np.array([[8, 8, 40, 32]], np.float32),
         "scores": np.array([0.9], np.float32),

@@ -24,10 +24,10 @@ SMALL = {
     "make": ["--dry-run"],
     "pip install": ["--dry-run", "--no-deps", "--no-build-isolation", "--no-index"],
     # In the place of the published weights, those of `write_published`.
-    "python tools/predict.py": ["--device cpu --weights mask_rcnn.pth"],
-    "python tools/finetune.py": ["--dry-run --weights mask_rcnn.pth"],
-    "python tools/export.py": ["--dry-run --weights mask_rcnn.pth"],
-    "python tools/lazyconfig_train_net.py": [
+    "d2-regnet predict": ["--device cpu --weights mask_rcnn.pth"],
+    "d2-regnet finetune": ["--dry-run --weights mask_rcnn.pth"],
+    "d2-regnet export": ["--dry-run --weights mask_rcnn.pth"],
+    "d2-regnet train": [
         "train.device=cpu",
         "dataloader.test.mapper.augmentations.0.short_edge_length=64",
         "dataloader.test.num_workers=0",
@@ -85,7 +85,7 @@ def write_published(folder: Path) -> None:
 @pytest.fixture
 def folder(root, tmp_path, monkeypatch) -> Path:
     """Where the README is followed: what the checkout holds, beside the user's files."""
-    for name in ("tools", "configs", "d2_regnet", "Makefile", "setup.py", "README.md", "LICENSE"):
+    for name in ("d2_regnet", "Makefile", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         (tmp_path / name).symlink_to(root / name)
     write_coco(tmp_path / "datasets/coco")
     write_published(tmp_path)
@@ -97,6 +97,7 @@ def folder(root, tmp_path, monkeypatch) -> Path:
         annotations = f"datasets/coco/annotations/instances_{split}2017.json"
         (tmp_path / f"{split}.json").symlink_to(annotations)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(root / "configs")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("D2_REGNET_MIRROR", str(tmp_path))
@@ -113,7 +114,7 @@ def shortened(command: str) -> str:
     for beginning, extra in SMALL.items():
         if command.startswith(beginning):
             command = " ".join([command.partition("  #")[0], *extra])
-            if "lazyconfig_train_net" in command and "--eval-only" not in command:
+            if command.startswith("d2-regnet train") and "--eval-only" not in command:
                 command = " ".join([command, *SMALL_TRAINING])
     return command
 

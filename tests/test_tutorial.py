@@ -5,26 +5,27 @@ import shlex
 
 import pytest
 
+from d2_regnet.commands import main
+
 # What is added so that a command ends in seconds; the demo's place takes a tiny detector.
 SMALL = {
-    "finetune.py": [
+    "finetune": [
         *("train.max_iter=2", "dataloader.train.num_workers=0", "dataloader.test.num_workers=0"),
     ],
-    "lazyconfig_train_net.py": ["train.max_iter=1"],
-    "predict.py": ["--device", "cpu"],
+    "train": ["train.max_iter=1"],
+    "predict": ["--device", "cpu"],
 }
 
 
-def run_tool(root, load_file, line):
-    _, script, *words = shlex.split(line)
-    path = root / script
-    extra = SMALL.get(path.name, [])
+def run(line):
+    _, *words = shlex.split(line, comments=True)
+    extra = SMALL.get(words[0], [])
     if "--resume" in words:
         extra = ["train.max_iter=3"]
-    assert not load_file(path).main([*words, *extra]), line
+    assert not main([*words, *extra]), line
 
 
-def test_every_command_runs(root, load_file, tiny_run, tmp_path, monkeypatch):
+def test_every_command_runs(root, tiny_run, tmp_path, monkeypatch):
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "demo").symlink_to(tiny_run)
     monkeypatch.chdir(tmp_path)
@@ -38,8 +39,8 @@ def test_every_command_runs(root, load_file, tiny_run, tmp_path, monkeypatch):
             exec(compile(code, "TUTORIAL.md", "exec"), {"__name__": "tutorial"})
             continue
         for line in code.splitlines():
-            if line.startswith("python "):
-                run_tool(root, load_file, line)
+            if line.startswith("d2-regnet "):
+                run(line)
             else:
                 assert line == "make demo"
             seen.append(line)

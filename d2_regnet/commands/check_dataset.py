@@ -18,7 +18,7 @@ from d2_regnet.utils.files import whole_file
 
 _EXAMPLES = """
 All data sets of a config:
-    $ %(prog)s --config-file configs/mask_rcnn_regnetx_400mf_fpn_3x.py
+    $ %(prog)s --config-file mask_rcnn_regnetx_400mf_fpn_3x
     $ %(prog)s --config-file mask_rcnn_regnetx_400mf_fpn_3x.yaml
 
 One's own annotations, read to the last pixel, and a cleaned copy:

@@ -38,7 +38,7 @@ _DESCRIBE = """
 _SAMPLE = """
     $ %(prog)s --flops 1.6GF --n 500 --output samples
     $ %(prog)s --flops 400MF --n 20 --family Y --output samples_y
-    $ python tools/design.py pick --budget-ms 200 --candidates samples/archs
+    $ d2-regnet design pick --budget-ms 200 --candidates samples/archs
 """
 _PICK = """
     $ %(prog)s --budget-ms 40 --size 800x1216

@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
         folder = args.folder or os.path.join(cfg.train.output_dir, "slurm")
         if args.dry_run:
             print("\n".join(sbatch_lines(parameters)))
-            command = shlex.join(["python", "tools/lazyconfig_train_net.py", *training.argv])
+            command = shlex.join(["d2-regnet", "train", *training.argv])
             print(f"# in each of {tasks} tasks; logs in {folder}\n{command}")
             return 0
         runner = executor(args.cluster, folder, parameters, args.max_requeues)

@@ -108,7 +108,7 @@ def _report(name: str, findings: list[Finding]) -> None:
     if errors:
         raise ValueError(
             f"data set {name} has {len(errors)} error(s), the first: {errors[0].kind}: "
-            f"{errors[0].detail}. List them with `python tools/check_dataset.py --dataset {name}`; "
+            f"{errors[0].detail}. List them with `d2-regnet check-dataset --dataset {name}`; "
             "--fix-to NEW.json writes a cleaned file"
         )
     counts = Counter(f.kind for f in findings if f.level == "warning")

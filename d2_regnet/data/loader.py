@@ -217,7 +217,7 @@ class _Samples(Dataset):
         if len(self._skipped) > self._allowed:
             raise TooManySkipped(
                 f"too many images cannot be used ({count}), the last: {reason}. "
-                "tools/check_dataset.py lists them; dataloader.train.max_skipped sets the share"
+                "`d2-regnet check-dataset` lists them; dataloader.train.max_skipped sets the share"
             ) from error
         logging.getLogger(__name__).warning("Skipped an image (%s): %s", count, reason)
 

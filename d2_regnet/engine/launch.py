@@ -21,8 +21,8 @@ from .hooks import SIGNALS, Interrupted
 
 _EXAMPLES = """
 Train a row on one GPU, and go on after an interruption:
-    $ %(prog)s --config-file configs/mask_rcnn_regnetx_400mf_fpn_3x.py
-    $ %(prog)s --config-file configs/mask_rcnn_regnetx_400mf_fpn_3x.py --resume
+    $ %(prog)s --config-file mask_rcnn_regnetx_400mf_fpn_3x
+    $ %(prog)s --config-file mask_rcnn_regnetx_400mf_fpn_3x --resume
 
 Evaluate weights on the CPU:
     $ %(prog)s --config-file FILE --eval-only train.init_checkpoint=model.pth train.device=cpu

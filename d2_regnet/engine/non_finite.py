@@ -22,7 +22,7 @@ class NonFinite:
     """What happens at a step whose losses or gradients are not finite.
 
     Attributes:
-        folder: where batches are saved for `tools/replay_batch.py`; empty: they are not.
+        folder: where batches are saved for `d2-regnet replay`; empty: they are not.
         skip: so many such steps in a row are left out, as if they had not been; the next one is the
             end.
         save: at most so many batches are in the folder.
@@ -76,7 +76,7 @@ class NonFinite:
                 torch.save(dict(content), file)
         except (OSError, RuntimeError) as error:
             return f"; the batch could not be saved ({error})"
-        return f"; to look into it: python tools/replay_batch.py {path}"
+        return f"; to look into it: d2-regnet replay {path}"
 
 
 def describe_losses(losses: Mapping[str, torch.Tensor]) -> str | None:

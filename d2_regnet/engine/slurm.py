@@ -1,7 +1,7 @@
 """A training as a SLURM job, through submitit: a process for each GPU, requeued until it is done.
 
 Each task of the job joins the others as one that torchrun has started, and then does what
-`tools/lazyconfig_train_net.py` does. Some time before the job's time is over SLURM sends SIGUSR1:
+`d2-regnet train` does. Some time before the job's time is over SLURM sends SIGUSR1:
 the training writes a checkpoint, and submitit puts the job into the queue again, with `--resume`.
 """
 
@@ -56,7 +56,7 @@ class Training:
     def __init__(self, argv: Sequence[str]):
         """
         Args:
-            argv: arguments of `tools/lazyconfig_train_net.py`, without those about processes.
+            argv: arguments of `d2-regnet train`, without those about processes.
         """
         self.argv = list(argv)
 

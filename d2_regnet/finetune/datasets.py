@@ -151,7 +151,7 @@ def _read(named: tuple[str, str], format: str | None, flag: str) -> tuple[DataSe
         data, errors = boxes_only(data), []
     if errors:
         help = (
-            f"; `python tools/check_dataset.py --json {annotations} --images {images}` lists them, "
+            f"; `d2-regnet check-dataset --json {annotations} --images {images}` lists them, "
             "and with --fix-to NEW.json writes a cleaned file"
             if kind == "coco"
             else ""

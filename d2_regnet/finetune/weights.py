@@ -70,7 +70,7 @@ def fit(cfg: DictConfig, weights: str) -> Fit:
     if not kept:
         raise ValueError(
             f"{weights} has nothing of this model: give one of the same detector and arch; "
-            "tools/convert_checkpoint.py converts those of other projects"
+            "`d2-regnet convert` converts those of other projects"
         )
     anew = dict.fromkeys(name.rpartition(".")[0] for name in wanted if name not in set(kept))
     detector = any("bottom_up" not in name for name in kept)

@@ -216,7 +216,7 @@ def _load(model: torch.nn.Module, weights: str) -> None:
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(
             f"{weights} is no checkpoint that can be read ({type(error).__name__}); "
-            "tools/convert_checkpoint.py converts those of other projects"
+            "`d2-regnet convert` converts those of other projects"
         ) from error
     empty = [name for name, tensor in numbers.items() if tensor.isnan().any()]
     if empty:

@@ -33,7 +33,7 @@ TRAIN_DEFAULTS = dict(
     cudnn_benchmark=False,
     amp=dict(enabled=False, precision=None),  # float16 or bfloat16; None: as the device does best
     clip_grad=None,  # dict(max_norm=..., norm_type=...)
-    # Steps in a row to leave out (0: stop at the first), batches to save for tools/replay_batch.py.
+    # Steps in a row to leave out (0: stop at the first), batches to save for `d2-regnet replay`.
     non_finite=dict(skip=0, save=3),
     # Evaluate what d2_regnet.optimize_for_inference makes of the model.
     optimize_for_inference=dict(enabled=False, dtype="float32", compile=False),
@@ -64,8 +64,8 @@ def load_config(path_or_name: str, overrides: Iterable[str] = ()) -> DictConfig:
         raise ValueError(f"{path}: not a LazyConfig: it holds no named groups")
     if "MODEL" in cfg:
         raise ValueError(
-            f"{path}: a yacs config; this tool takes LazyConfigs (.py). Train it with "
-            "tools/train_net.py"
+            f"{path}: a yacs config; a LazyConfig (.py) is needed here. Train it with "
+            "`d2-regnet train`"
         )
     cfg.train = OmegaConf.merge(OmegaConf.create(TRAIN_DEFAULTS), cfg.get("train") or {})
     overrides = list(overrides)
@@ -103,7 +103,7 @@ def find_config(path_or_name: str) -> str:
         raise FileNotFoundError(f"the folder {path_or_name} has no config.yaml, so is no run's")
     if path_or_name.removesuffix(".yaml") in model_zoo.rows() and path_or_name.endswith(".yaml"):
         raise ValueError(
-            f"{path_or_name} is a row's yacs form, for tools/train_net.py; this tool takes the row "
+            f"{path_or_name} is a row's yacs form, for d2-regnet train; this tool takes the row "
             f"as {path_or_name.removesuffix('.yaml')}"
         )
     if path_or_name.endswith((".py", ".yaml", ".yml")) or folder:

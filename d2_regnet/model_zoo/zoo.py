@@ -42,7 +42,7 @@ def rows() -> dict[str, dict]:
     `source` is mmdet or detectron2, `config` the row's name there, `url` its weights, `box_ap` and
     `mask_ap` COCO AP on val2017 (0 to 100), `mem_gb` the memory of training (GB a GPU); None where
     nothing is published. `params` and `flops` (multiply-adds; see `flops.py`) were
-    counted by `tools/model_zoo.py`.
+    counted by `python docs/generate_model_zoo.py`.
     """
     return json.loads(resources.files(__package__).joinpath("zoo.json").read_text())
 

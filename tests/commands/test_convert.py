@@ -1,4 +1,4 @@
-"""The command line, in this process; `tests/tools` runs it from a shell."""
+"""`d2-regnet convert` in this process; test_convert_command.py runs it from a shell."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The tool as it is run from a shell."""
+"""`d2-regnet convert` as it is run from a shell."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from d2_regnet.checkpoint import read
 
 
 def run(root, *arguments):
-    command = [sys.executable, str(root / "tools/convert_checkpoint.py"), *map(str, arguments)]
+    command = [sys.executable, "-m", "d2_regnet", "convert", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=300)
 
 

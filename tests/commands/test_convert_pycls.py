@@ -1,4 +1,4 @@
-"""The tool as it is run from a shell."""
+"""tools/convert_pycls.py as it is run from a shell."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""tools/replay_batch.py on a batch that a training saved."""
+"""d2-regnet replay on a batch that a training saved."""
 
 import pytest
 import torch

@@ -50,7 +50,7 @@ def test_dry_run_prints_what_would_be_submitted(tool, arguments, capsys, tmp_pat
         "#SBATCH --time=2880",
     }
     command = printed.splitlines()[-1]
-    assert command.startswith("python tools/lazyconfig_train_net.py --config-file ")
+    assert command.startswith("d2-regnet train --config-file ")
     assert command.endswith("dataloader.train.total_batch_size=4")
     assert not (tmp_path / "run").exists()
 
@@ -98,7 +98,7 @@ def test_local_job_stops_and_is_requeued(root, fixtures, tmp_path):
     """Through submitit, two processes: SIGUSR1 as before the end of the time, and the end."""
     pytest.importorskip("submitit")
     out = tmp_path / "run"
-    command = [sys.executable, "-W", "ignore", str(root / "tools" / "slurm_train.py")]
+    command = [sys.executable, "-W", "ignore", "-m", "d2_regnet", "slurm"]
     command += ["--config-file", str(fixtures / "tiny_mask_rcnn.py"), "--cluster", "local"]
     command += ["--gpus-per-node", "0", "--tasks-per-node", "2", f"train.output_dir={out}"]
     command += ["train.device=cpu", "train.max_iter=60", "train.checkpointer.period=1000"]

@@ -1,4 +1,4 @@
-"""tools/train_net.py: the YAML form of a row from the command line."""
+"""d2-regnet train: the YAML form of a row from the command line."""
 
 import json
 import os

@@ -158,7 +158,7 @@ def test_a_saved_batch_gives_the_very_losses(cfg, tmp_path):
     ) as end:
         train(cfg, hooks=[Spoil()], console=False)
     path = tmp_path / "out" / "non_finite" / "step_0000002_rank0.pth"
-    assert str(end.value).endswith(f"tools/replay_batch.py {path}")
+    assert str(end.value).endswith(f"d2-regnet replay {path}")
     saved = read_batch(path)
     assert saved["step"] == 2 and len(saved["batch"]) == 2
     model = load_model(str(tmp_path / "out" / "config.yaml"), saved)

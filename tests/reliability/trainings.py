@@ -79,7 +79,7 @@ class Child:
 def start(
     cfg, *, before: Callable[[], None] = lambda: None, hooks=(), output: Path | None = None
 ) -> Child:
-    """Trains, or goes on, as tools/lazyconfig_train_net.py --resume does, in a fork of this
+    """Trains, or goes on, as `d2-regnet train --resume` does, in a fork of this
     process, which has imported everything.
 
     Args:
