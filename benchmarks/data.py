@@ -1,8 +1,10 @@
-"""`data`: a row's mapper beside Detectron2's, on the same images, in one process."""
+"""`data`: a model's mapper beside Detectron2's, on the same images, in one process."""
 
 import copy
+import functools
 import os
 import random
+from argparse import Namespace
 
 import numpy as np
 import torch
@@ -13,14 +15,12 @@ from detectron2.data.datasets import load_coco_json
 from d2_regnet import model_zoo
 from d2_regnet.archs import suggest
 
-from .timing import compared, take_turns
+from .timing import compared, figures, take_turns
 
 PEERS = {"ours": None, "detectron2": DatasetMapper}
 
 
-def measure(
-    row: str, peers: list[str], *, records: list[dict], rounds: int, discard: int
-) -> list[dict]:
+def measure(name: str, peers: list[str], args: Namespace) -> list[dict]:
     """Times the mapping of all records for training, and for evaluation.
 
     One thread, as in a worker of a loader. `difference` is the largest between pixels of ours and
@@ -29,19 +29,16 @@ def measure(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return [
-            result
-            for part in ("train", "test")
-            for result in _measure(row, part, peers, records, rounds, discard)
-        ]
+        return _measure(name, "train", peers, args) + _measure(name, "test", peers, args)
     finally:
         torch.set_num_threads(threads)
 
 
-def _measure(row, part, peers, records, rounds, discard) -> list[dict]:
-    node = model_zoo.get_config(row).dataloader[part].mapper
+def _measure(name: str, part: str, peers: list[str], args: Namespace) -> list[dict]:
+    records = load_records(args.dataset, args.annotations, args.images, args.count)
+    node = model_zoo.get_config(name).dataloader[part].mapper
     if part == "test":
-        node.image_format = model_zoo.get_config(row).dataloader.train.mapper.image_format
+        node.image_format = model_zoo.get_config(name).dataloader.train.mapper.image_format
     mappers = {}
     for peer in {"ours", "detectron2", *peers}:
         own = copy.deepcopy(node)
@@ -52,23 +49,17 @@ def _measure(row, part, peers, records, rounds, discard) -> list[dict]:
         peer: lambda mapper=mappers[peer]: [_mapped(mapper, record, 0) for record in records]
         for peer in peers
     }
-    timings = take_turns(runs, rounds=rounds, discard=discard, title=f"{row} {part}")
+    timings = take_turns(runs, args, f"{name} {part}")
     largest, differing = _difference(mappers["ours"], mappers["detectron2"], records)
-    results = [
-        {
-            "row": row,
-            "part": part,
-            "peer": peer,
-            "seconds": timing.median / len(records),
-            "spread": timing.spread,
-            "pictures_per_second": len(records) / timing.median,
-            "difference": largest if peer == "ours" else 0,
-            "differing": differing if peer == "ours" else 0.0,
-        }
-        for peer, timing in timings.items()
-    ]
-    compared(results)
-    return results
+    results = {}
+    for peer, timing in timings.items():
+        is_ours = peer == "ours"
+        found = figures(timing, len(records))
+        found["seconds"] /= len(records)
+        found |= {"difference": largest if is_ours else 0}
+        found |= {"differing": differing if is_ours else 0.0}
+        results[peer] = {"model": name, "part": part, "peer": peer} | found
+    return compared(results)
 
 
 def _mapped(mapper, record: dict, seed: int) -> dict:
@@ -89,13 +80,14 @@ def _difference(ours, theirs, records) -> tuple[int, float]:
     return largest, unequal / values
 
 
-def load_records(dataset: str, annotations: str, images: str, pictures: int) -> list[dict]:
+@functools.cache
+def load_records(dataset: str, annotations: str, images: str, count: int) -> list[dict]:
     """The first images of a registered data set, or of a file in COCO's format.
 
     Args:
         dataset: a registered name; of no effect with `annotations`.
         annotations: a JSON file, "" for none, and `images` the folder of its images.
-        images: how many at most.
+        count: how many at most.
 
     Raises:
         ValueError: no such data set, or it has no images.
@@ -112,4 +104,4 @@ def load_records(dataset: str, annotations: str, images: str, pictures: int) -> 
         raise ValueError(f"unknown data set {dataset!r}: {suggest(dataset, DatasetCatalog.list())}")
     if not records:
         raise ValueError(f"{annotations or dataset} has no images")
-    return records[:pictures]
+    return records[:count]

@@ -1,5 +1,7 @@
 """`detector`: whole detectors at inference, from uint8 images to boxes and pasted masks."""
 
+from argparse import Namespace
+
 import torch
 from detectron2.structures import pairwise_iou
 from torch import nn
@@ -8,66 +10,45 @@ from d2_regnet import model_zoo
 from d2_regnet.inference.optimize import optimize_for_inference
 from d2_regnet.utils.flops import multiply_adds
 
-from .detectors import detector, load, pictures, random_state
-from .timing import compared, take_turns
+from .backbones import variants
+from .detectors import images, loaded, random_state
+from .timing import compared, figures, take_turns
 
 _SAME_BOX = 0.9  # IoU
 
 
-def measure(
-    row: str,
-    peers: list[str],
-    *,
-    size: tuple[int, int],
-    batch: int,
-    dtypes: list[str],
-    compile: bool,
-    amp: bool,
-    cuda_graphs: bool,
-    device: str,
-    rounds: int,
-    discard: int,
-) -> list[dict]:
-    """Times one row; `ours` is optimized for inference, once for each dtype.
+def measure(name: str, peers: list[str], args: Namespace) -> list[dict]:
+    """Times one model; `ours` is optimized for inference, once for each dtype.
 
     `gflops` are the multiply-adds of the plain detector for an image, `gflops_done` those that a
     peer carries out: Winograd's convolutions need fewer. `difference` is that of the FPN's features
     from our own plain float32 detector's, `same` the share of its detections that a peer has too.
     """
-    state = random_state(row, size)
-    inputs = pictures(batch, size)
-    plain = detector(row, "unfused")
-    load(plain, state)
-    plain = plain.eval().to(device)
+    state, inputs = random_state(name, args.size), images(args.batch, args.size)
+    plain = loaded(name, "unfused", state, args.device).eval()
     expected = _answers(plain, inputs)
-    flops = multiply_adds(plain, inputs) / batch
+    flops = multiply_adds(plain, inputs) / args.batch
     runs, results, done = {}, {}, {}
-    for peer in peers:
-        for dtype in dtypes if peer == "ours" else ["float32"]:
-            model = detector(row, peer)
-            load(model, state)
-            model = model.eval().to(device)
-            name = peer if dtype == "float32" else f"{peer} {dtype}"
-            done[name] = flops
-            if peer == "ours":
-                model = optimize_for_inference(model, getattr(torch, dtype), compile)
-                # The two hide what they compute; Winograd is used with neither.
-                if not (compile or cuda_graphs):
-                    done[name] = multiply_adds(model, inputs) / batch
-                if cuda_graphs:
-                    picture = model.preprocess_image(inputs).tensor
-                    model.backbone = _Replayed(model.backbone, picture)
-            runs[name] = _run(model, inputs, amp, device)
-            difference, same = _agreement(expected, _answers(model, inputs))
-            results[name] = {"row": row, "peer": name, "dtype": "float16" if amp else dtype}
-            results[name] |= {"difference": difference, "same": same}
-    timings = take_turns(runs, rounds=rounds, discard=discard, device=device, title=row)
-    for name, timing in timings.items():
-        results[name] |= timing.figures(batch, flops, done[name]) | {
-            "ap": model_zoo.rows().get(row, {}).get("box_ap")
-        }
-    compared([*results.values()])
-    return [*results.values()]
+    for label, peer, dtype in variants(peers, args.dtypes):
+        model = loaded(name, peer, state, args.device).eval()
+        done[label] = flops
+        if peer == "ours":
+            model = optimize_for_inference(model, getattr(torch, dtype), args.compile)
+            # The two hide what they compute; Winograd is used with neither.
+            if not (args.compile or args.cuda_graphs):
+                done[label] = multiply_adds(model, inputs) / args.batch
+            if args.cuda_graphs:
+                tensor = model.preprocess_image(inputs).tensor
+                model.backbone = _Replayed(model.backbone, tensor)
+        runs[label] = _run(model, inputs, args.amp, args.device)
+        difference, same = _agreement(expected, _answers(model, inputs))
+        results[label] = {"model": name, "peer": label, "dtype": "float16" if args.amp else dtype}
+        results[label] |= {"difference": difference, "same": same}
+    timings = take_turns(runs, args, name)
+    published = {"ap": model_zoo.rows().get(name, {}).get("box_ap")}
+    for label, timing in timings.items():
+        results[label] |= figures(timing, args.batch, flops, done[label]) | published
+    return compared(results)
 
 
 def _run(model, inputs, amp, device):
@@ -85,23 +66,23 @@ class _Replayed(nn.Module):
     """A backbone for images of one size, whose kernels one CUDA graph launches."""
 
     @torch.no_grad()
-    def __init__(self, backbone: nn.Module, picture: torch.Tensor):
+    def __init__(self, backbone: nn.Module, image: torch.Tensor):
         super().__init__()
         self.size_divisibility = backbone.size_divisibility
         self.padding_constraints = backbone.padding_constraints
-        self._picture = picture.clone()
+        self._image = image.clone()
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):  # libraries choose their kernels before the capture
             for _ in range(3):
-                backbone(self._picture)
+                backbone(self._image)
         torch.cuda.current_stream().wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self._features = backbone(self._picture)
+            self._features = backbone(self._image)
 
-    def forward(self, picture: torch.Tensor) -> dict[str, torch.Tensor]:
-        self._picture.copy_(picture)
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        self._image.copy_(image)
         self._graph.replay()
         return self._features
 

@@ -1,4 +1,4 @@
-"""A row's detector around our backbone and around Detectron2's, with the same weights."""
+"""A model of the zoo around our backbone and around Detectron2's, with the same weights."""
 
 from collections.abc import Sequence
 
@@ -12,47 +12,47 @@ from torch import nn
 
 from d2_regnet import model_zoo
 
-from .bodies import detectron2_body, measure_statistics
+from .backbones import detectron2_backbone, measure_statistics
 
 PEERS = ("ours", "unfused", "detectron2")
 # How far random weights spread the classes' scores, in logits: of each softmax, and of RetinaNet.
 _SPREAD = {"softmax": 3.0, "sigmoid": 1.0}
 
 
-def rows(names: Sequence[str]) -> list[str]:
-    """The rows' own spelling; "all" is every row that has a config.
+def names(given: Sequence[str]) -> list[str]:
+    """The models' names as the zoo spells them; "all" is every one that has a config.
 
     Raises:
-        ValueError: an unknown row.
+        ValueError: an unknown name.
     """
     return [
-        row
-        for name in names
-        for row in (model_zoo.list() if name == "all" else [model_zoo.canonical_name(name)])
+        name
+        for each in given
+        for name in (model_zoo.list() if each == "all" else [model_zoo.canonical_name(each)])
     ]
 
 
-def detector(row: str, peer: str, norm: str | None = None) -> nn.Module:
+def detector(name: str, peer: str, norm: str | None = None) -> nn.Module:
     """An untrained detector, on the CPU.
 
     Args:
-        row: what `model_zoo.get_config` takes.
-        peer: ours, the row as it is; unfused, with convolutions and norms apart; or detectron2, its
-            own RegNet with FrozenBN. The heads are the row's own each time.
+        name: what `model_zoo.get_config` takes.
+        peer: ours, the model as it is; unfused, with convolutions and norms apart; or detectron2,
+            its own RegNet with FrozenBN. The heads are the model's own each time.
         norm: in place of that of the backbone.
     """
-    model = model_zoo.get_config(row).model
-    body = model.backbone.bottom_up
+    model = model_zoo.get_config(name).model
+    bottom_up = model.backbone.bottom_up
     if norm:
-        body.norm = norm
-    if "arch" in body and peer == "unfused":
-        body.fuse_conv_norm = False
-    if "arch" in body and peer == "detectron2" and not body.get("deform_stages"):
-        model.backbone.bottom_up = L(detectron2_body)(
-            arch=body.arch,
+        bottom_up.norm = norm
+    if "arch" in bottom_up and peer == "unfused":
+        bottom_up.fuse_conv_norm = False
+    if "arch" in bottom_up and peer == "detectron2" and not bottom_up.get("deform_stages"):
+        model.backbone.bottom_up = L(detectron2_backbone)(
+            arch=bottom_up.arch,
             norm=norm or "FrozenBN",
-            freeze_at=body.freeze_at,
-            out_features=[*body.out_features],
+            freeze_at=bottom_up.freeze_at,
+            out_features=[*bottom_up.out_features],
         )
     return on_cpu(instantiate(model))
 
@@ -67,18 +67,16 @@ def on_cpu(model: nn.Module) -> nn.Module:
     return model
 
 
-def random_state(row: str, size: tuple[int, int]) -> dict[str, torch.Tensor]:
-    """Random weights that detect about as many objects as trained ones: the backbone's norms have the
-    statistics of an image, and the scores are spread."""
+def random_state(name: str, size: tuple[int, int]) -> dict[str, torch.Tensor]:
+    """Random weights that detect about as many objects as trained ones: the backbone's norms
+    have the statistics of an image, and the scores are spread."""
     torch.manual_seed(0)
-    model = detector(row, "unfused", norm="BN")
-    picture = pictures(1, size)[0]["image"][None].float()
-    picture = (picture - model.pixel_mean) / model.pixel_std
-    height, width = (-(-side // 32) * 32 for side in picture.shape[2:])
-    picture = nn.functional.pad(
-        picture, (0, width - picture.shape[3], 0, height - picture.shape[2])
-    )
-    measure_statistics(model.backbone.bottom_up, lambda: model.backbone.bottom_up(picture))
+    model = detector(name, "unfused", norm="BN")
+    image = images(1, size)[0]["image"][None].float()
+    image = (image - model.pixel_mean) / model.pixel_std
+    height, width = (-(-side // 32) * 32 for side in image.shape[2:])
+    image = nn.functional.pad(image, (0, width - image.shape[3], 0, height - image.shape[2]))
+    measure_statistics(model.backbone.bottom_up, lambda: model.backbone.bottom_up(image))
     _spread_scores(model.eval(), size)
     return model.state_dict()
 
@@ -92,6 +90,13 @@ def load(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
     model.load_state_dict({name: state[name] for name in wanted})
 
 
+def loaded(name: str, peer: str, state: dict[str, torch.Tensor], device: str) -> nn.Module:
+    """A detector with a `random_state`."""
+    model = detector(name, peer)
+    load(model, state)
+    return model.to(device)
+
+
 @torch.no_grad()
 def _spread_scores(model: nn.Module, size: tuple[int, int]) -> None:
     retinanet = isinstance(model, RetinaNet)
@@ -103,7 +108,7 @@ def _spread_scores(model: nn.Module, size: tuple[int, int]) -> None:
         )
         for layer in layers
     ]
-    model(pictures(1, size))
+    model(images(1, size))
     for hook in hooks:
         hook.remove()
     for layer, found in spreads.items():
@@ -116,9 +121,7 @@ def _predictors(model: nn.Module) -> list[nn.Module]:
     return [one.cls_score for one in each]
 
 
-def pictures(
-    batch: int, size: tuple[int, int], train: bool = False, classes: int = 80
-) -> list[dict]:
+def images(batch: int, size: tuple[int, int], train: bool = False, classes: int = 80) -> list[dict]:
     """Images of coloured blocks, (3, height, width) of uint8, the same at every call.
 
     Args:
@@ -132,8 +135,8 @@ def pictures(
     samples = []
     for _ in range(batch):
         blocks = torch.randint(256, (1, 3, 20, 30), generator=generator, dtype=torch.float32)
-        image = nn.functional.interpolate(blocks, size)[0].byte()
-        sample = {"image": image, "height": height, "width": width}
+        pixels = nn.functional.interpolate(blocks, size)[0].byte()
+        sample = {"image": pixels, "height": height, "width": width}
         if train:
             sample["instances"] = _objects(size, classes, generator)
         samples.append(sample)
@@ -156,5 +159,5 @@ def _objects(size: tuple[int, int], classes: int, generator: torch.Generator) ->
 
 
 def classes_of(model_config: DictConfig) -> int:
-    """How many classes a row's model tells apart."""
+    """How many classes a model tells apart."""
     return model_config.get("num_classes") or model_config.roi_heads.num_classes

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import tempfile
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from d2_regnet.evaluation import FastCOCOEvaluator
 
-from .timing import compared, take_turns
+from .timing import compared, figures, take_turns
 
 PEERS = {"ours": FastCOCOEvaluator, "detectron2": COCOEvaluator}
 _SIDE = 256
@@ -27,16 +28,16 @@ _FOUND = 20
 _NAME = "d2_regnet_benchmark"
 
 
-def measure(pictures: int, peers: list[str], *, rounds: int, discard: int) -> list[dict]:
+def measure(count: int, peers: list[str], args: Namespace) -> list[dict]:
     """Times `evaluate()` on boxes and masks, from gathered predictions to AP.
 
     `difference` is the largest of all metrics', in points of AP, from Detectron2's.
     """
-    with tempfile.TemporaryDirectory() as folder, _registered(truth(pictures), folder):
+    with tempfile.TemporaryDirectory() as folder, _registered(truth(count), folder):
         evaluators = {peer: PEERS[peer](_NAME) for peer in {"detectron2", *peers}}
         for evaluator in evaluators.values():
             evaluator.reset()
-        for batch, answer in tqdm(predictions(pictures), total=pictures, disable=None):
+        for batch, answer in tqdm(predictions(count), total=count, disable=None):
             for evaluator in evaluators.values():
                 evaluator.process(batch, answer)
         answers = {}
@@ -44,21 +45,18 @@ def measure(pictures: int, peers: list[str], *, rounds: int, discard: int) -> li
             peer: lambda peer=peer: answers.update({peer: _quietly(evaluators[peer])})
             for peer in [*peers, *({"detectron2"} - {*peers})]
         }
-        timings = take_turns(runs, rounds=rounds, discard=discard, title="evaluate")
-    results = [
-        {
-            "images": pictures,
-            "peer": peer,
-            "seconds": timings[peer].median,
-            "spread": timings[peer].spread,
+        timings = take_turns(runs, args, "evaluate")
+    results = {}
+    for peer in peers:
+        found = figures(timings[peer], count)
+        del found["images_per_second"]
+        results[peer] = {"images": count, "peer": peer} | found
+        results[peer] |= {
             "difference": largest_difference(answers[peer], answers["detectron2"]),
             "box_ap": answers[peer]["bbox"]["AP"],
             "mask_ap": answers[peer]["segm"]["AP"],
         }
-        for peer in peers
-    ]
-    compared(results)
-    return results
+    return compared(results)
 
 
 def _quietly(evaluator) -> dict:
@@ -81,10 +79,10 @@ def largest_difference(ours: dict, theirs: dict) -> float:
     return max(differences)
 
 
-def truth(pictures: int) -> dict:
+def truth(count: int) -> dict:
     """A COCO file's content: rectangles on square images, one in fifty a crowd."""
     rng = np.random.default_rng(0)
-    boxes = _boxes(rng, pictures * _OBJECTS)
+    boxes = _boxes(rng, count * _OBJECTS)
     annotations = []
     for number, (x, y, width, height) in enumerate(boxes.tolist()):
         annotations.append(
@@ -99,18 +97,18 @@ def truth(pictures: int) -> dict:
             }
         )
     images = [
-        {"id": i, "width": _SIDE, "height": _SIDE, "file_name": f"{i}.png"} for i in range(pictures)
+        {"id": i, "width": _SIDE, "height": _SIDE, "file_name": f"{i}.png"} for i in range(count)
     ]
     categories = [{"id": i, "name": f"class {i}"} for i in range(_CLASSES)]
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def predictions(pictures: int):
+def predictions(count: int):
     """Pairs of a batch and a detector's answer: the objects moved a little, and others."""
     rng = np.random.default_rng(0)
-    objects = _boxes(rng, pictures * _OBJECTS).reshape(pictures, _OBJECTS, 4)
-    content = truth(pictures)["annotations"]
-    for number in range(pictures):
+    objects = _boxes(rng, count * _OBJECTS).reshape(count, _OBJECTS, 4)
+    content = truth(count)["annotations"]
+    for number in range(count):
         boxes = np.concatenate([objects[number], _boxes(rng, _FOUND - _OBJECTS)])
         boxes[:, :2] = np.clip(boxes[:, :2] + rng.integers(-4, 5, (_FOUND, 2)), 0, _SIDE - 1)
         classes = rng.integers(_CLASSES, size=_FOUND)

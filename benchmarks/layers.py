@@ -1,56 +1,43 @@
 """`layers`: what bounds the layers of a detector that have most of its operations."""
 
+from argparse import Namespace
+
 import torch
 from torch import nn
 
 from d2_regnet.inference.optimize import optimize_for_inference
 from d2_regnet.utils.flops import multiply_adds
 
-from .detectors import detector, load, pictures, random_state
-from .timing import take_turns
+from .detectors import images, loaded, random_state
+from .timing import figures, take_turns
 
 _KINDS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
-def measure(
-    row: str,
-    peers: list[str],
-    *,
-    size: tuple[int, int],
-    batch: int,
-    dtypes: list[str],
-    layers: int,
-    device: str,
-    rounds: int,
-    discard: int,
-) -> list[dict]:
-    """Times the convolutions and linear layers of one row's optimized detector, each alone.
+def measure(name: str, peers: list[str], args: Namespace) -> list[dict]:
+    """Times the convolutions and linear layers of one model, optimized for inference, each alone.
 
-    Layers that do the same are one: `times` says how often it is called for the images, and
-    `share` how much of all multiply-adds that is. `moved` are the bytes of what goes in, of what
-    comes out and of the weights; all other figures are of one call.
-
-    Args:
-        layers: how many, those with the most multiply-adds.
+    Those `args.layers` with the most multiply-adds. Layers that do the same are one: `times` says
+    how often it is called for the images, and `share` how much of all multiply-adds that is.
+    `moved` are the bytes of what goes in, of what comes out and of the weights; all other figures
+    are of one call.
     """
-    plain = detector(row, "unfused").eval()
-    load(plain, random_state(row, size))
-    plain = plain.to(device)
-    inputs = pictures(batch, size)
+    plain = loaded(name, "unfused", random_state(name, args.size), args.device).eval()
+    inputs = images(args.batch, args.size)
     total, modules = multiply_adds(plain, inputs), dict(plain.named_modules())
-    optimized = {}
-    for dtype in dtypes:
-        model = optimize_for_inference(plain, getattr(torch, dtype))
-        optimized[dtype] = dict(model.named_modules())
+    optimized = {
+        dtype: dict(optimize_for_inference(plain, getattr(torch, dtype)).named_modules())
+        for dtype in args.dtypes
+    }
     results = []
-    for flops, (kind, shape), names in _dominant(modules, _called(plain, inputs), layers):
-        same = {"row": row, "layer": kind, "on": "x".join(map(str, shape)), "times": len(names)}
+    for flops, (kind, shape), names in _dominant(modules, _called(plain, inputs), args.layers):
+        same = {"model": name, "layer": kind, "on": "x".join(map(str, shape)), "times": len(names)}
         same |= {"share": flops * len(names) / total, "gflops": flops / 1e9}
         layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
         runs, own = {}, {}
-        for dtype in dtypes:
+        for dtype in args.dtypes:
             layer = optimized[dtype][names[0]]
-            x = torch.randn(shape).to(device, getattr(torch, dtype), memory_format=layout)
+            x = torch.randn(shape).to(args.device, getattr(torch, dtype), memory_format=layout)
             runs[dtype] = torch.no_grad()(lambda layer=layer, x=x: layer(x))
             tensors = (x, runs[dtype](), modules[names[0]].weight)
             own[dtype] = {
@@ -59,11 +46,12 @@ def measure(
                 "gflops_done": multiply_adds(layer, x) / 1e9,
                 "moved": sum(each.numel() for each in tensors) * x.element_size(),
             }
-        timings = take_turns(runs, rounds=rounds, discard=discard, device=device, title=kind)
+        timings = take_turns(runs, args, kind)
         for dtype, timing in timings.items():
-            rate = own[dtype]["gflops_done"] / timing.median
-            figures = {"seconds": timing.median, "spread": timing.spread}
-            results.append(same | own[dtype] | figures | {"gflops_per_second": rate})
+            measured = figures(timing, 1)
+            del measured["images_per_second"]
+            rate = own[dtype]["gflops_done"] / measured["seconds"]
+            results.append(same | own[dtype] | measured | {"gflops_per_second": rate})
     return results
 
 

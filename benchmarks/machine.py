@@ -2,12 +2,14 @@
 
 import os
 import platform
+import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from .timing import take_turns
+from d2_regnet.design.timing import stopwatch
 
 _SIDE = {"cpu": 2048, "cuda": 8192}
 _FEATURES = {"cpu": (1, 256, 100, 152), "cuda": (16, 256, 200, 304)}
@@ -44,16 +46,26 @@ def rates(device: str = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, 
     runs = {"matrix product": lambda: a @ b, "convolution": lambda: conv(x)}
     work = {"matrix product": side**3, "convolution": x.numel() * conv.weight[0].numel()}
     with torch.no_grad():
-        timings = take_turns(runs, device=device)
-    return {name: work[name] / min(timing.seconds) for name, timing in timings.items()}
+        return {name: work[name] / min(_seconds(run, device)) for name, run in runs.items()}
 
 
 def bandwidth(device: str = "cpu") -> float:
     """Bytes read and written a second by a large copy, the median of five."""
     source = torch.ones(_COPIED, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    timing = take_turns({"copy": lambda: target.copy_(source)}, device=device)["copy"]
-    return 2 * _COPIED / timing.median
+    return 2 * _COPIED / statistics.median(_seconds(lambda: target.copy_(source), device))
+
+
+def _seconds(run: Callable[[], object], device: str) -> list[float]:
+    """Of five runs, after one that fills caches."""
+
+    def once():
+        run()
+        if torch.device(device).type == "cuda":
+            torch.cuda.synchronize()
+
+    once()
+    return [stopwatch(once) for _ in range(5)]
 
 
 def measured(device: str, dtypes: list[str]) -> dict:

@@ -31,7 +31,7 @@ def draw(results: Sequence[dict], title: str) -> bytes:
     """A PNG: images a second of every peer over GFLOPs, and over AP where it is published.
 
     Args:
-        results: with `peer`, `gflops`, `pictures_per_second`, `ap` (or None), `arch` or `row`.
+        results: with `peer`, `gflops`, `images_per_second`, `ap` (or None), `arch` or `model`.
         title: above both; a new line begins at each semicolon.
     """
     buffer = io.BytesIO()
@@ -55,7 +55,7 @@ def _figure(results: Sequence[dict], title: str) -> Figure:
             )
             axes.plot(
                 [each[key] for each in own],
-                [each["pictures_per_second"] for each in own],
+                [each["images_per_second"] for each in own],
                 color=COLOURS[number % len(COLOURS)],
                 marker=_MARKERS[number % len(_MARKERS)],
                 linewidth=1.6,
@@ -63,7 +63,7 @@ def _figure(results: Sequence[dict], title: str) -> Figure:
             )
         axes.margins(x=0.15, y=0.12)
         _scale(axes, "x", [each[key] for each in results if each.get(key)])
-        if not _scale(axes, "y", [each["pictures_per_second"] for each in results]):
+        if not _scale(axes, "y", [each["images_per_second"] for each in results]):
             axes.set_ylim(bottom=0)
         axes.set_xlabel(label)
         axes.set_ylabel("images a second (up is better)")
@@ -93,7 +93,7 @@ def _parts(result: dict) -> tuple[str, str]:
         if family.startswith("efficientnet"):
             return "EfficientNet", result["arch"].removeprefix("efficientnet_").upper()
         return family, f"{family[-1]}-{size}"
-    head, _, schedule = result["row"].rpartition("_fpn_")
+    head, _, schedule = result["model"].rpartition("_fpn_")
     kind = next(kind for kind in _NAMES if head.startswith(kind))
     name = head.removeprefix(f"{kind}_").removeprefix("regnet").replace("_", "-").upper()
     return f"{_NAMES[kind]} {schedule}", name
@@ -116,21 +116,20 @@ def _name_the_fastest(axes, results, key) -> None:
     for each in results:
         name = _parts(each)
         if each.get(key) and (
-            name not in highest
-            or each["pictures_per_second"] > highest[name]["pictures_per_second"]
+            name not in highest or each["images_per_second"] > highest[name]["images_per_second"]
         ):
             highest[name] = each
     legend = axes.get_legend()
     boxes = [legend.get_window_extent()] if legend else []
     drawn = _drawn(axes)
     for (_, name), each in sorted(
-        highest.items(), key=lambda item: item[1]["pictures_per_second"], reverse=True
+        highest.items(), key=lambda item: item[1]["images_per_second"], reverse=True
     ):
         for place in _PLACES:
             offset, ha, va = place
             text = axes.annotate(
                 name,
-                (each[key], each["pictures_per_second"]),
+                (each[key], each["images_per_second"]),
                 offset,
                 textcoords="offset points",
                 fontsize="small",

@@ -1,7 +1,9 @@
 """Results as a table for people and as JSON for programs."""
 
 import json
+from argparse import Namespace
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from tabulate import tabulate
 
@@ -26,7 +28,7 @@ def _percent(value: float) -> str:
 # What a result may hold, with its heading and how it is written, in the order of the columns.
 COLUMNS = {
     "arch": ("arch", str),
-    "row": ("row", str),
+    "model": ("model", str),
     "size": ("images", str),
     "layer": ("layer", str),
     "on": ("on", str),
@@ -37,7 +39,7 @@ COLUMNS = {
     "peer": ("by", str),
     "seconds": ("median, ms", _number(1, 1e3)),
     "spread": ("spread", _percent),
-    "pictures_per_second": ("images/s", _number(2)),
+    "images_per_second": ("images/s", _number(2)),
     "gflops": ("GFLOPs", _number(1)),
     "gflops_done": ("done", _number(1)),
     "gflops_per_second": ("GFLOP/s", _number(0)),
@@ -64,7 +66,7 @@ def table(results: Sequence[dict]) -> str:
         ["" if result.get(key) is None else COLUMNS[key][1](result[key]) for key in there]
         for result in results
     ]
-    left = {"arch", "row", "layer", "on", "size", "part", "peer"}
+    left = {"arch", "model", "layer", "on", "size", "part", "peer"}
     align = ["left" if key in left else "right" for key in there]
     headings = [COLUMNS[key][0] for key in there]
     return tabulate(rows, headings, tablefmt="pipe", colalign=align, disable_numparse=True)
@@ -80,10 +82,15 @@ def about(machine: dict) -> str:
     )
 
 
-def as_json(command: str, arguments: dict, machine: dict, skipped: list, results: list) -> bytes:
+def as_json(args: Namespace, machine: dict, skipped: list, results: list) -> bytes:
     """The whole run. Seconds, bytes, and 1e9 multiply-adds; shares and ratios from 0."""
+    arguments = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in vars(args).items()
+        if key != "run"
+    }
     content = {
-        "command": command,
+        "command": args.command,
         "arguments": arguments,
         "machine": machine,
         "counted": " ".join(COUNTED.split()),

@@ -2,31 +2,25 @@
 
 import json
 import re
-import runpy
 import shlex
 
 import pytest
 from PIL import Image
 
 from benchmarks import machine
+from benchmarks.__main__ import argument_parser, main
 
-ROW = "retinanet_regnetx_200mf_fpn_1x"
+MODEL = "retinanet_regnetx_200mf_fpn_1x"
 COMMANDS = ["backbone", "detector", "layers", "train", "memory", "data", "evaluate"]
 
 
 @pytest.fixture
-def tool(root, monkeypatch, tmp_path):
+def tool(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(machine, "_SIDE", {"cpu": 64})
     monkeypatch.setattr(machine, "_FEATURES", {"cpu": (1, 16, 16, 16)})
     monkeypatch.setattr(machine, "_COPIED", 2**16)
-    main = loaded(root)["main"]
     return lambda *arguments: main([str(each) for each in arguments])
-
-
-def loaded(root):
-    """The names of the tool's script."""
-    return runpy.run_module("benchmarks.__main__", run_name="tool")
 
 
 def report(path, command):
@@ -39,7 +33,7 @@ def report(path, command):
     return content["results"]
 
 
-def test_body(tool, tmp_path, capsys):
+def test_backbone(tool, tmp_path, capsys):
     archs = ("--archs", "RegNetX-200MF", "efficientnet_b0@96", "--size", 64, 64)
     peers = (
         "--peers",
@@ -61,8 +55,8 @@ def test_body(tool, tmp_path, capsys):
     ]
     for each in results:
         assert each["seconds"] > 0 and each["spread"] >= 0 and each["share_of_peak"] > 0
-        assert each["pictures_per_second"] == pytest.approx(1 / each["seconds"])
-        rate = each["gflops"] * each["pictures_per_second"]
+        assert each["images_per_second"] == pytest.approx(1 / each["seconds"])
+        rate = each["gflops"] * each["images_per_second"]
         assert each["gflops_per_second"] == pytest.approx(rate)
     ours, low, theirs, timm, _ = results
     assert theirs["ratio"] == 1
@@ -74,7 +68,7 @@ def test_body(tool, tmp_path, capsys):
         assert len(image.convert("L").getcolors(256)) > 10
 
 
-def test_body_in_training(tool, tmp_path):
+def test_backbone_in_training(tool, tmp_path):
     peers = ("--peers", "ours", "unfused", "checkpointed", "detectron2")
     options = ("--archs", "RegNetX-200MF", "--size", 64, 96, "--train", "--json", "a.json")
     assert tool("backbone", *peers, *options) == 0
@@ -85,20 +79,21 @@ def test_body_in_training(tool, tmp_path):
 
 
 def test_detector(tool, tmp_path):
-    assert tool("detector", "--rows", ROW, "--size", 96, 128, "--json", "a.json") == 0
+    assert tool("detector", "--models", MODEL, "--size", 96, 128, "--json", "a.json") == 0
     ours, theirs = report(tmp_path / "a.json", "detector")
-    assert (ours["row"], ours["peer"], theirs["peer"]) == (ROW, "ours", "detectron2")
+    assert (ours["model"], ours["peer"], theirs["peer"]) == (MODEL, "ours", "detectron2")
     assert ours["difference"] < 1e-4 and ours["same"] > 0.95
     assert ours["gflops"] == theirs["gflops"] == theirs["gflops_done"] > 1
     # RetinaNet's towers are of 3x3 convolutions with 256 channels, which Winograd computes with
     # some 0.3 of the multiply-adds.
     assert 0.3 < ours["gflops_done"] / ours["gflops"] < 0.5
-    rate = ours["gflops_done"] * ours["pictures_per_second"]
+    rate = ours["gflops_done"] * ours["images_per_second"]
     assert ours["gflops_per_second"] == pytest.approx(rate)
 
 
 def test_layers(tool, tmp_path):
-    options = ("--rows", ROW, "--size", 128, 128, "--layers", 2, "--dtypes", "bfloat16", "float32")
+    options = ("--models", MODEL, "--size", 128, 128, "--layers", 2)
+    options += ("--dtypes", "bfloat16", "float32")
     assert tool("layers", *options, "--json", "a.json") == 0
     results = report(tmp_path / "a.json", "layers")
     assert [each["peer"] for each in results] == ["ours bfloat16", "ours"] * 2
@@ -117,7 +112,7 @@ def test_layers(tool, tmp_path):
 
 
 def test_train(tool, tmp_path):
-    options = ("--rows", ROW, "--size", 64, 96, "--batch", 1, "--json", "a.json")
+    options = ("--models", MODEL, "--size", 64, 96, "--batch", 1, "--json", "a.json")
     assert tool("train", "--peers", "ours", "unfused", "detectron2", *options) == 0
     results = report(tmp_path / "a.json", "train")
     assert [each["peer"] for each in results] == ["ours", "unfused", "detectron2"]
@@ -125,8 +120,8 @@ def test_train(tool, tmp_path):
 
 
 def test_memory(tool, tmp_path, capsys):
-    row = "retinanet_regnetx_800mf_fpn_1x"
-    options = ("--rows", row, "--size", 64, 96, "--json", "a.json")
+    name = "retinanet_regnetx_800mf_fpn_1x"
+    options = ("--models", name, "--size", 64, 96, "--json", "a.json")
     assert tool("memory", "--peers", "ours", "unfused", *options) == 0
     ours, unfused = report(tmp_path / "a.json", "memory")
     assert ours["published"] == 2.5 and 0 < ours["bytes"] < unfused["bytes"]
@@ -136,8 +131,8 @@ def test_memory(tool, tmp_path, capsys):
 def test_data(tool, tmp_path, shared):
     folder = shared / "data" / "coco"
     where = ("--annotations", folder / "annotations" / "instances_val2017.json")
-    where += ("--images", folder / "val2017", "--pictures", 3)
-    assert tool("data", "--rows", ROW, *where, "--json", "a.json") == 0
+    where += ("--images", folder / "val2017", "--count", 3)
+    assert tool("data", "--models", MODEL, *where, "--json", "a.json") == 0
     results = report(tmp_path / "a.json", "data")
     assert [(each["part"], each["peer"]) for each in results] == [
         *(("train", "ours"), ("train", "detectron2"), ("test", "ours"), ("test", "detectron2"))
@@ -146,7 +141,7 @@ def test_data(tool, tmp_path, shared):
 
 
 def test_evaluate(tool, tmp_path):
-    assert tool("evaluate", "--pictures", 30, "--json", "a.json") == 0
+    assert tool("evaluate", "--count", 30, "--json", "a.json") == 0
     ours, theirs = report(tmp_path / "a.json", "evaluate")
     assert ours["difference"] < 1e-6 and theirs["difference"] == 0
     assert 5 < ours["box_ap"] < 95 and 5 < ours["mask_ap"] < 95
@@ -177,14 +172,14 @@ def test_dry_run_runs_nothing(tool, tmp_path, capsys, command, shared):
         (["backbone", "--train", "--compile"], "which are for inference"),
         (["backbone", "--peers", "keras"], "invalid choice: 'keras'"),
         (["backbone", "--json", "nowhere/a.json"], "there is no folder nowhere"),
-        (["detector", "--rows", "mask_rcnn_regnetx_9gf_fpn_1x"], "unknown row"),
+        (["detector", "--models", "mask_rcnn_regnetx_9gf_fpn_1x"], "unknown row"),
         (["detector", "--amp"], "--amp is for --device cuda"),
         (["detector", "--cuda-graphs"], "--cuda-graphs is for --device cuda"),
         (["train", "--device", "tpu"], "--device is cpu or cuda"),
         (["memory", "--batch", "0"], "--batch must be at least 1"),
         (["data", "--annotations", "nowhere.json"], "nowhere.json does not exist"),
         (["data", "--dataset", "coco_2017_vla"], "unknown data set"),
-        (["evaluate", "--pictures", "0"], "--pictures must be at least 1"),
+        (["evaluate", "--count", "0"], "--count must be at least 1"),
         ([], "COMMAND"),
     ],
 )
@@ -205,17 +200,16 @@ def test_a_library_that_is_not_there(tool, capsys, monkeypatch):
     assert "timm is not installed: pip install timm" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_examples_that_parse(root, capsys, monkeypatch, command):
-    monkeypatch.setattr("sys.argv", ["benchmark.py"])
-    parser = loaded(root)["argument_parser"]()
+@pytest.mark.parametrize("command", [*COMMANDS, "scaling", "neighbours"])
+def test_every_command_has_examples_that_parse(capsys, command):
+    parser = argument_parser()
     with pytest.raises(SystemExit):
         parser.parse_args([command, "--help"])
     text = capsys.readouterr().out
     examples = re.findall(r"^    \$ (.+)", text, re.M)
     assert examples
     for line in examples:
-        arguments = shlex.split(line.partition("benchmark.py ")[2])
+        arguments = shlex.split(line.removeprefix("python -m benchmarks "))
         assert arguments[0] == command
         assert parser.parse_args(arguments).command == command
     assert ("share above 100 %" in text) == (command in ("backbone", "detector", "layers"))

@@ -1,26 +1,28 @@
 """Detectors to be compared: the same weights, plausible detections, and what counts as the same."""
 
+from argparse import Namespace
+
 import torch
 from detectron2.modeling.backbone.regnet import RegNet
 from detectron2.structures import Boxes, Instances
 
 from benchmarks.detector import same_detections
-from benchmarks.detectors import detector, load, pictures, random_state
+from benchmarks.detectors import detector, images, load, random_state
 from benchmarks.train import memory
 
-ROW = "retinanet_regnetx_200mf_fpn_1x"
+MODEL = "retinanet_regnetx_200mf_fpn_1x"
 SIZE = (128, 192)
 
 
-def test_random_weights_detect_alike_around_either_body():
-    state = random_state(ROW, SIZE)
+def test_random_weights_detect_alike_around_either_backbone():
+    state = random_state(MODEL, SIZE)
     answers = []
     for peer in ("ours", "detectron2"):
-        model = detector(ROW, peer).eval()
+        model = detector(MODEL, peer).eval()
         load(model, state)
         assert (type(model.backbone.bottom_up) is RegNet) == (peer == "detectron2")
         with torch.no_grad():
-            answers.append(model(pictures(1, SIZE))[0]["instances"])
+            answers.append(model(images(1, SIZE))[0]["instances"])
     assert 10 < len(answers[0]) <= 100
     assert same_detections(*answers) >= 0.95 * len(answers[0])
 
@@ -40,8 +42,8 @@ def test_same_detections_by_hand():
     assert same_detections(a, b[:0]) == same_detections(a[:0], b) == 0
 
 
-def test_pictures_are_the_same_at_every_call():
-    first, again = pictures(2, (64, 96), True), pictures(2, (64, 96), True)
+def test_images_are_the_same_at_every_call():
+    first, again = images(2, (64, 96), True), images(2, (64, 96), True)
     for a, b in zip(first, again):
         assert torch.equal(a["image"], b["image"]) and a["image"].shape == (3, 64, 96)
         boxes = a["instances"].gt_boxes.tensor
@@ -51,10 +53,10 @@ def test_pictures_are_the_same_at_every_call():
     assert not torch.equal(first[0]["image"], first[1]["image"])
 
 
-def test_memory_of_two_pictures_is_twice_that_of_one_and_the_weights():
+def test_memory_of_two_images_is_twice_that_of_one_and_the_weights():
     name = "retinanet_regnetx_800mf_fpn_1x"
     (one,), (two,) = (
-        memory(name, ["ours"], size=(64, 96), batch=batch, amp=False, device="cpu")
+        memory(name, ["ours"], Namespace(size=(64, 96), batch=batch, amp=False, device="cpu"))
         for batch in (1, 2)
     )
     assert one["saved_bytes"] == two["saved_bytes"] == two["bytes"] - one["bytes"]

@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from benchmarks import machine
-from benchmarks.timing import Timing
 
 
 def test_what_is_measured(monkeypatch):
@@ -35,8 +34,8 @@ def test_the_faster_of_two_measurements_counts():
 def test_rates_count_multiply_adds_of_the_fastest_run(monkeypatch):
     monkeypatch.setattr(machine, "_SIDE", {"cpu": 100})
     monkeypatch.setattr(machine, "_FEATURES", {"cpu": (2, 8, 5, 7)})
-    timing = Timing((0.7, 0.5, 0.9))
-    monkeypatch.setattr(machine, "take_turns", lambda runs, **_: dict.fromkeys(runs, timing))
+    seconds = [0.7, 0.5, 0.9]
+    monkeypatch.setattr(machine, "_seconds", lambda run, device: seconds)
     assert machine.rates() == pytest.approx(
         {"matrix product": 100**3 / 0.5, "convolution": 2 * 5 * 7 * 8 * 8 * 9 / 0.5}
     )

@@ -10,9 +10,9 @@ from benchmarks.results import about, table
 
 RESULTS = [
     {"arch": "RegNetX-400MF", "peer": "ours", "seconds": 0.0125, "spread": 0.021, "ratio": 0.5}
-    | {"gflops": 8.0, "pictures_per_second": 80.0, "ap": 36.0, "difference": 1.26e-6},
+    | {"gflops": 8.0, "images_per_second": 80.0, "ap": 36.0, "difference": 1.26e-6},
     {"arch": "efficientnet_b0", "peer": "torchvision", "seconds": 1.5, "spread": 0.1, "ratio": 1.0}
-    | {"gflops": 7.0, "pictures_per_second": 0.667, "ap": None},
+    | {"gflops": 7.0, "images_per_second": 0.667, "ap": None},
 ]
 
 
@@ -51,15 +51,15 @@ def test_lines_and_points_have_names():
 
     assert parts(arch="RegNetY-4.0GF") == ("RegNetY", "Y-4.0GF")
     assert parts(arch="efficientnet_b4") == ("EfficientNet", "B4")
-    assert parts(row="mask_rcnn_regnetx_3.2gf_fpn_3x") == ("Mask R-CNN 3x", "X-3.2GF")
-    assert parts(row="cascade_mask_rcnn_r50_fpn_1x") == ("Cascade Mask R-CNN 1x", "R50")
-    assert parts(row="mask_rcnn_regnety_4.0gf_dds_fpn_1x")[1] == "Y-4.0GF-DDS"
+    assert parts(model="mask_rcnn_regnetx_3.2gf_fpn_3x") == ("Mask R-CNN 3x", "X-3.2GF")
+    assert parts(model="cascade_mask_rcnn_r50_fpn_1x") == ("Cascade Mask R-CNN 1x", "R50")
+    assert parts(model="mask_rcnn_regnety_4.0gf_dds_fpn_1x")[1] == "Y-4.0GF-DDS"
 
 
 def test_names_of_close_points_cover_neither_each_other_nor_lines():
     measured = {"RegNetX-3.2GF": (60, 1.4, 43.1), "RegNetX-4.0GF": (66, 1.3, 43.4)}
     measured |= {"RegNetX-400MF": (8, 9.2, 37.6), "RegNetY-3.2GF": (60, 1.35, 43.2)}
-    keys = ("gflops", "pictures_per_second", "ap")
+    keys = ("gflops", "images_per_second", "ap")
     results = [
         {"arch": arch, "peer": "ours"} | dict(zip(keys, values))
         for arch, values in measured.items()
@@ -73,7 +73,7 @@ def test_names_of_close_points_cover_neither_each_other_nor_lines():
         assert not any(box.count_contains(plot._drawn(axes)) for box in boxes)
 
 
-def test_picture():
+def test_image():
     for results, panels in ((RESULTS, 1), ([*RESULTS, RESULTS[0] | {"ap": 40.0}], 2)):
         with Image.open(io.BytesIO(draw(results, "a title"))) as image:
             assert image.width == panels * 6.4 * 130

@@ -7,6 +7,7 @@ import pytest
 from torch import nn
 
 from benchmarks import scaling
+from benchmarks.__main__ import main
 
 
 def test_gradients_of_what_is_trained():
@@ -39,7 +40,51 @@ def test_hidden_from_that_bandwidth_on(gpus):
 
 
 def test_reference_is_the_measured_row(root):
-    rows = json.loads((root / "d2_regnet" / "zoo.json").read_text())
+    rows = json.loads((root / "d2_regnet" / "model_zoo" / "zoo.json").read_text())
     assert rows["mask_rcnn_r50_fpn_1x"]["flops"] == scaling.REFERENCE_FLOPS
     assert scaling.step_seconds(scaling.REFERENCE_FLOPS) == scaling.REFERENCE_SECONDS
     assert scaling.step_seconds(scaling.REFERENCE_FLOPS, speed=2) == scaling.REFERENCE_SECONDS / 2
+
+
+def scaled(arguments):
+    return main(["scaling", *arguments])
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_prints_the_documented_line(root, capsys):
+    assert scaled(["--speed", "8", "mask_rcnn_regnetx_400mf_fpn_1x"]) == 0
+    header, _, line = map(cells, capsys.readouterr().out.splitlines())
+    assert line[0] == "mask_rcnn_regnetx_400mf_fpn_1x"
+    documented = (root / "docs" / "SCALING.md").read_text().splitlines()
+    assert header in [cells(each) for each in documented]
+    (same,) = (cells(each) for each in documented if each.startswith("| RegNetX-400MF "))
+    assert line[1:] == same[1:]
+
+
+def test_dry_run_counts_nothing(monkeypatch, capsys):
+    monkeypatch.delattr(scaling, "measured")
+    assert scaled(["--dry-run"]) == 0
+    models = capsys.readouterr().out.splitlines()
+    assert len(models) == 24 and models[0] == "mask_rcnn_regnetx_200mf_fpn_1x"
+    assert scaled(["--dry-run", "retinanet_regnetx_800mf_fpn_1x"]) == 0
+    assert capsys.readouterr().out == "retinanet_regnetx_800mf_fpn_1x\n"
+
+
+def test_a_retinanet(capsys):
+    assert scaled(["retinanet_regnetx_800mf_fpn_1x"]) == 0
+    assert "retinanet_regnetx_800mf_fpn_1x" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--speed", "0"], "--speed must be positive"), (["mask_rcnn_x"], "unknown")],
+)
+def test_refused_in_one_line(capsys, arguments, message):
+    with pytest.raises(SystemExit) as end:
+        scaled(arguments)
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1
+    assert message in err

@@ -19,7 +19,7 @@ from tests.reliability import PARTS, Scale
 from tests.reliability.results import machine, replace_section, table, totals
 
 _EXAMPLES = """
-Everything, and the tables of docs/RELIABILITY.md (also: make torture):
+Everything, and the tables of docs/RELIABILITY.md (also: make reliability):
     $ %(prog)s
 
 One part; the others' tables stay:

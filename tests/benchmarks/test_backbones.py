@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from benchmarks import body
-from benchmarks.bodies import build, equal_weights, multiply_adds, name_in, random_state, spelled
+from benchmarks import backbone
+from benchmarks.backbones import build, equal_weights, multiply_adds, name_in, random_state, spelled
 from d2_regnet import list_archs
 
 
@@ -26,15 +26,15 @@ def test_names():
 @pytest.mark.parametrize("arch", ["RegNetX-200MF", "RegNetX-800MF", "RegNetY-400MF"])
 def test_peers_answer_alike(arch):
     torch.manual_seed(0)
-    picture = torch.randn(1, 3, 64, 96)
+    image = torch.randn(1, 3, 64, 96)
     state = random_state(arch)
     answers = {}
-    for peer in body.PEERS:
+    for peer in backbone.PEERS:
         if peer != "torchvision" or name_in(peer, arch):
             net = build(peer, arch)
             equal_weights(peer, net, state)
             with torch.no_grad():
-                answers[peer] = net.eval()(picture)
+                answers[peer] = net.eval()(image)
     expected = answers.pop("detectron2")
     assert expected.abs().max() > 0.1
     assert len(answers) >= 4
@@ -49,15 +49,15 @@ def test_multiply_adds_are_the_papers():
 
 
 def test_plan_leaves_out_what_a_library_has_not():
-    groups, skipped = body.plan(["RegNetX-12GF", "efficientnet_b0"], ["ours", "torchvision"])
+    groups, skipped = backbone.plan(["RegNetX-12GF", "efficientnet_b0"], ["ours", "torchvision"])
     assert groups == {"RegNetX-12GF": ["ours"], "efficientnet_b0": ["torchvision"]}
     assert skipped == ["torchvision has no RegNetX-12GF"]
-    assert list(body.plan(["efficientnet_b4@380"], ["ours"])[0]) == ["efficientnet_b4@380"]
+    assert list(backbone.plan(["efficientnet_b4@380"], ["ours"])[0]) == ["efficientnet_b4@380"]
     with pytest.raises(ValueError, match="side of an image"):
-        body.plan(["efficientnet_b4@"], ["ours"])
+        backbone.plan(["efficientnet_b4@"], ["ours"])
 
 
 def test_published_ap():
-    assert body.published_ap("RegNetX-3.2GF") == 43.1
-    assert body.published_ap("RegNetY-400MF") is None
-    assert body.published_ap("efficientnet_b0") is None
+    assert backbone.published_ap("RegNetX-3.2GF") == 43.1
+    assert backbone.published_ap("RegNetY-400MF") is None
+    assert backbone.published_ap("efficientnet_b0") is None

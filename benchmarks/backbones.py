@@ -2,7 +2,7 @@
 
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from detectron2.modeling.backbone.regnet import RegNet, ResBottleneckBlock, SimpleStem
@@ -74,14 +74,21 @@ def build(peer: str, arch: str) -> nn.Module:
 
         return _Last(timm.create_model(name_in(peer, arch), num_classes=0))
     if peer == "detectron2":
-        return _Last(detectron2_body(arch))
+        return _Last(detectron2_backbone(arch))
     options = {"norm": "EvalBN", "fuse_conv_norm": peer != "unfused"}
     if peer == "checkpointed":
         options["activation_checkpoint"] = STAGES
     return _Last(build_regnet(arch, **options))
 
 
-def detectron2_body(arch: str, **options) -> RegNet:
+def variants(peers: Iterable[str], dtypes: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Label, peer and dtype of each competitor: ours in every dtype, the others in float32."""
+    for peer in peers:
+        for dtype in dtypes if peer == "ours" else ["float32"]:
+            yield (peer if dtype == "float32" else f"{peer} {dtype}"), peer, dtype
+
+
+def detectron2_backbone(arch: str, **options) -> RegNet:
     """Detectron2's own RegNet of a published arch, with all stages as outputs."""
     found = get_arch(arch)
     keys = ("stem_width", "depth", "w_a", "w_0", "w_m", "group_width", "se_ratio")
@@ -96,18 +103,18 @@ def detectron2_body(arch: str, **options) -> RegNet:
 class _Last(nn.Module):
     """The last feature of anyone's backbone."""
 
-    def __init__(self, body: nn.Module):
+    def __init__(self, backbone: nn.Module):
         super().__init__()
-        self.body = body
-        if hasattr(body, "trunk_output"):  # torchvision's RegNet
-            self.features = nn.Sequential(body.stem, body.trunk_output)
+        self.backbone = backbone
+        if hasattr(backbone, "trunk_output"):  # torchvision's RegNet
+            self.features = nn.Sequential(backbone.stem, backbone.trunk_output)
         else:
-            self.features = getattr(body, "forward_features", None)  # timm's
+            self.features = getattr(backbone, "forward_features", None)  # timm's
             if self.features is None:  # torchvision's EfficientNet, or Detectron2's kind
-                self.features = getattr(body, "features", body)
+                self.features = getattr(backbone, "features", backbone)
 
-    def forward(self, picture: torch.Tensor) -> torch.Tensor:
-        found = self.features(picture)
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        found = self.features(image)
         return found["s4"] if isinstance(found, dict) else found
 
 
@@ -116,18 +123,18 @@ def random_state(arch: str) -> dict[str, torch.Tensor]:
 
     Without them the features of a deep backbone would grow beyond all bounds.
     """
-    body = build_regnet(arch, norm="BN", fuse_conv_norm=False)
-    picture = torch.randn(1, 3, 256, 256)
-    measure_statistics(body, lambda: body(picture))
-    return body.state_dict()
+    backbone = build_regnet(arch, norm="BN", fuse_conv_norm=False)
+    image = torch.randn(1, 3, 256, 256)
+    measure_statistics(backbone, lambda: backbone(image))
+    return backbone.state_dict()
 
 
 @torch.no_grad()
 def measure_statistics(model: nn.Module, forward: Callable[[], object]) -> None:
     """Gives the norms of a backbone the statistics of one forward pass.
 
-    What a block adds to its input becomes small, as in trained backbones: of random weights, rounding
-    would else grow from block to block, a thousandfold in deep ones.
+    What a block adds to its input becomes small, as in trained backbones: of random
+    weights, rounding would else grow from block to block, a thousandfold in deep ones.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -139,13 +146,13 @@ def measure_statistics(model: nn.Module, forward: Callable[[], object]) -> None:
     forward()
 
 
-def equal_weights(peer: str, body: nn.Module, state: dict[str, torch.Tensor]) -> None:
+def equal_weights(peer: str, backbone: nn.Module, state: dict[str, torch.Tensor]) -> None:
     """Loads a state with Detectron2's names into any peer's backbone.
 
     For torchvision and timm the converter of their checkpoints, which maps their names to ours, is
     read backwards.
     """
-    target = body.body
+    target = backbone.backbone
     if peer in LIBRARIES:
         own = target.state_dict()
         mapped = LIBRARIES[peer].convert(own, {}).mapped
@@ -159,20 +166,20 @@ def equal_weights(peer: str, body: nn.Module, state: dict[str, torch.Tensor]) ->
         target.load_state_dict({name: state[name] for name in wanted})
 
 
-def for_inference(body: nn.Module, dtype: torch.dtype, compile: bool = False) -> nn.Module:
+def for_inference(backbone: nn.Module, dtype: torch.dtype, compile: bool = False) -> nn.Module:
     """Our backbone as `optimize_for_inference` prepares it inside a detector."""
-    body = body.eval().requires_grad_(False)
-    fold_norms(body)
-    body = body.to(dtype=dtype, memory_format=torch.channels_last)
+    backbone = backbone.eval().requires_grad_(False)
+    fold_norms(backbone)
+    backbone = backbone.to(dtype=dtype, memory_format=torch.channels_last)
     if compile:
-        body.compile(dynamic=True)
-    return body
+        backbone.compile(dynamic=True)
+    return backbone
 
 
 def multiply_adds(arch: str, size: tuple[int, int]) -> int:
     """Of convolutions and linear layers, for one image of (height, width)."""
     peer = "torchvision" if arch.startswith("efficientnet") else "unfused"
     with torch.device("meta"):
-        body = build(peer, arch).eval()
-        picture = torch.zeros(1, 3, *size)
-        return flops.multiply_adds(body, picture)
+        backbone = build(peer, arch).eval()
+        image = torch.zeros(1, 3, *size)
+        return flops.multiply_adds(backbone, image)
