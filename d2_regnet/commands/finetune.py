@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 
-from d2_regnet.data.formats import FORMATS
+from d2_regnet.data.formats import FORMATS, UNLABELLED
 from d2_regnet.finetune import Job, prepare, resumed, run
 from d2_regnet.utils.cli import ToolParser, bad_input, failure
 
@@ -44,6 +44,12 @@ def argument_parser() -> argparse.ArgumentParser:
         "--val-share", type=float, default=0.2, metavar="S", help="that share (%(default)s)"
     )
     parser.add_argument("--format", choices=FORMATS, help="default: recognised")
+    parser.add_argument(
+        "--unlabelled",
+        choices=UNLABELLED,
+        help="images without a label file: leave them out, or take them as showing nothing "
+        "(default: skip, but empty for YOLO)",
+    )
     parser.add_argument("--model", metavar="MODEL", help="a row's name, a LazyConfig, or a run")
     parser.add_argument(
         "--weights",
@@ -75,6 +81,7 @@ def plan(args: argparse.Namespace) -> Job:
         output=args.output,
         weights=args.weights,
         format=args.format,
+        unlabelled=args.unlabelled,
         val_share=args.val_share,
         short_edge=args.short_edge,
         seed=args.seed,

@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from statistics import median
 
-from d2_regnet.data.checks import check_annotations, check_images
-from d2_regnet.data.formats import read_dataset, recognise
+from d2_regnet.data.checks import Finding, check_annotations, check_images
+from d2_regnet.data.formats import read_dataset
 
 __all__ = ["DataSet", "read_datasets"]
 
@@ -82,6 +82,7 @@ def read_datasets(
     val: tuple[str, str] | None,
     *,
     format: str | None = None,
+    unlabelled: str | None = None,
     share: float = 0.2,
     seed: int = 0,
 ) -> tuple[DataSet, DataSet, list[str]]:
@@ -90,7 +91,7 @@ def read_datasets(
     Args:
         train, val: the folder of the images, and the annotations (see `data.formats`). Without
             `val`, a random share of the training images is set apart.
-        format: one of `FORMATS`; recognised where not given.
+        format, unlabelled: see `data.formats.read_dataset`.
         share: of the images, set apart where there is no `val`; above 0, below 1.
         seed: of the random share.
 
@@ -102,7 +103,7 @@ def read_datasets(
             none of the images usable, or a class to test that is not trained.
         FileNotFoundError: a file or folder is missing.
     """
-    learnt, notes = _read(train, format, "--train")
+    learnt, notes = _read(train, "--train", format, unlabelled)
     _check_usable(learnt, "--train")
     if val is None:
         if not 0 < share < 1:
@@ -114,7 +115,7 @@ def read_datasets(
         )
         _check_usable(learnt, "--train")
     else:
-        tested, more = _read(val, format, "--val")
+        tested, more = _read(val, "--val", format, unlabelled)
         notes += [note for note in more if note not in notes]
         tested = _with_categories(tested, learnt)
         both = _files(learnt) & _files(tested)
@@ -136,14 +137,17 @@ def boxes_only(data: DataSet) -> DataSet:
     return replace(data, coco=data.coco | {"annotations": kept}, file=None)
 
 
-def _read(named: tuple[str, str], format: str | None, flag: str) -> tuple[DataSet, list[str]]:
+def _read(
+    named: tuple[str, str], flag: str, format: str | None, unlabelled: str | None
+) -> tuple[DataSet, list[str]]:
     images, annotations = named
-    kind = format or recognise(annotations)
-    coco = read_dataset(images, annotations, kind)
-    file = str(Path(annotations).resolve()) if kind == "coco" else None
+    coco, account = read_dataset(images, annotations, format, unlabelled=unlabelled)
+    file = None if account.rewritten else str(Path(annotations).resolve())
     data = DataSet(str(Path(images).resolve()), coco, file, str(annotations))
-    errors = [each for each in check_annotations(coco) if each.level == "error"]
-    notes = []
+    notes = [f"{flag}: {line}" for line in account.lines()]
+    findings = check_annotations(coco)
+    errors = [each for each in findings if each.level == "error"]
+    notes += _warnings([each for each in findings if each.level == "warning"], flag)
     if errors and all(each.kind == _NO_MASK for each in errors):
         notes.append(
             f"{flag}: {len(errors)} of {data.objects} objects have no mask: masks are left out"
@@ -153,7 +157,7 @@ def _read(named: tuple[str, str], format: str | None, flag: str) -> tuple[DataSe
         help = (
             f"; `d2-regnet check-dataset --json {annotations} --images {images}` lists them, "
             "and with --fix-to NEW.json writes a cleaned file"
-            if kind == "coco"
+            if Path(annotations).suffix == ".json"
             else ""
         )
         raise ValueError(
@@ -173,6 +177,17 @@ def _read(named: tuple[str, str], format: str | None, flag: str) -> tuple[DataSe
             f"{bad[0].detail}"
         )
     return data, notes
+
+
+def _warnings(findings: list[Finding], flag: str) -> list[str]:
+    """A line a kind."""
+    by_kind: dict[str, list[str]] = {}
+    for each in findings:
+        by_kind.setdefault(each.kind, []).append(each.detail)
+    return [
+        f"{flag}: {len(details)} of: {kind} (first: {details[0]})"
+        for kind, details in by_kind.items()
+    ]
 
 
 def _check_usable(data: DataSet, flag: str) -> None:

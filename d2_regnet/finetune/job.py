@@ -86,6 +86,7 @@ def prepare(
     output: str | os.PathLike,
     weights: str | None = None,
     format: str | None = None,
+    unlabelled: str | None = None,
     val_share: float = 0.2,
     short_edge: int | None = None,
     seed: int = 0,
@@ -95,7 +96,7 @@ def prepare(
     """Reads the data, compares the weights, plans; writes nothing.
 
     Args:
-        train, val, format, val_share, seed: see `read_datasets`.
+        train, val, format, unlabelled, val_share, seed: see `read_datasets`.
         model: see `predict.find_model`; LazyConfigs only.
         output: the run's folder, which must not hold another run.
         weights: a checkpoint, or "none"; by default the model's own.
@@ -116,7 +117,9 @@ def prepare(
     if short_edge is not None and short_edge < 32:
         raise ValueError(f"--short-edge must be at least 32 pixels, not {short_edge}")
     cfg, weights = _model(model, weights)
-    learnt, tested, notes = read_datasets(train, val, format=format, share=val_share, seed=seed)
+    learnt, tested, notes = read_datasets(
+        train, val, format=format, unlabelled=unlabelled, share=val_share, seed=seed
+    )
     masks = adapt.has_masks(cfg)
     if masks and not all(learnt.masks):
         notes.append("the data have no masks: the model is trained without its mask head")

@@ -52,7 +52,7 @@ def test_labelme_polygons(images):
         [shape("dog", SQUARE), *(shape("cat", part, group=1) for part in two_parts)],
     )
     assert recognise(images) == "labelme"
-    coco = read_dataset(images, images)
+    coco, _ = read_dataset(images, images)
     assert [each["file_name"] for each in coco["images"]] == ["a.jpg"]
     assert sorted(boxes(coco)) == [("cat", [50, 10, 8, 40]), ("dog", [10, 10, 20, 20])]
     by_name = dict(zip([name for name, _ in boxes(coco)], coco["annotations"]))
@@ -66,7 +66,7 @@ def test_labelme_polygons(images):
 
 def test_labelme_rectangles_have_no_masks(images):
     labelme(images, [shape("dog", [[30, 30], [10, 10]], "rectangle")])
-    coco = read_dataset(images, images, "labelme")
+    coco, _ = read_dataset(images, images, "labelme")
     assert boxes(coco) == [("dog", [10, 10, 20, 20])]
     assert "segmentation" not in coco["annotations"][0]
 
@@ -80,7 +80,7 @@ def test_pascal_voc(images, tmp_path):
         "<difficult>0</difficult></object></annotation>"
     )
     assert recognise(folder) == "voc"
-    coco = read_dataset(images, folder)
+    coco, _ = read_dataset(images, folder, unlabelled="empty")
     assert [each["file_name"] for each in coco["images"]] == ["a.jpg", "b.jpg"]
     assert (coco["images"][0]["width"], coco["images"][0]["height"]) == (WIDTH, HEIGHT)
     assert boxes(coco) == [("cat", [10, 20, 30, 30])]
@@ -99,7 +99,7 @@ def test_yolo(images, tmp_path, names):
         (place / "data.yaml").write_text("nc: 2\nnames: [dog, cat]\n")
     annotations = tmp_path / "data.yaml" if names == "file" else folder
     assert recognise(annotations) == "yolo"
-    coco = read_dataset(images, annotations)
+    coco, _ = read_dataset(images, annotations)
     assert len(coco["images"]) == 2
     assert [each["name"] for each in coco["categories"]] == ["dog", "cat"]
     assert boxes(coco) == [("cat", [10, 15, 20, 30])]
@@ -110,7 +110,7 @@ def test_yolo_polygons(images, tmp_path):
     (images / "classes.txt").write_text("dog\n")
     points = [value for x, y in SQUARE for value in (x / WIDTH, y / HEIGHT)]
     (images / "a.txt").write_text(f"0 {' '.join(map(str, points))}\n")
-    coco = read_dataset(images, images)
+    coco, _ = read_dataset(images, images)
     mask = decode(coco["annotations"][0])
     assert mask[12:28, 12:28].all() and mask.sum() < 23 * 23
 
@@ -124,7 +124,7 @@ def test_coco_stays_as_it_is(images, tmp_path):
     file = tmp_path / "x.json"
     file.write_text(json.dumps(content))
     assert recognise(file) == "coco"
-    assert read_dataset(images, file) == content
+    assert read_dataset(images, file)[0] == content
 
 
 @pytest.mark.parametrize(
@@ -168,12 +168,11 @@ def test_without_supervision(images, monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r"d2_regnet\[data\]"):
-        read_dataset(images, images)
+    assert boxes(read_dataset(images, images)[0]) == [("dog", [32, 24, 16, 12])]
 
 
-def test_greyscale_and_png_are_pictures_too(tmp_path):
+def test_greyscale_and_png_are_images_too(tmp_path):
     Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "classes.txt").write_text("dog\n")
     (tmp_path / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
-    assert boxes(read_dataset(tmp_path, tmp_path)) == [("dog", [20, 15, 40, 30])]
+    assert boxes(read_dataset(tmp_path, tmp_path)[0]) == [("dog", [20, 15, 40, 30])]

@@ -1,0 +1,70 @@
+"""COCO: one JSON file, as the official one, Roboflow, CVAT and Label Studio write it."""
+
+from collections import Counter
+from pathlib import Path
+
+from d2_regnet.data.checks import read_coco
+
+from .account import Account
+from .folders import find_images, slashes
+
+NAME = "coco"
+
+
+def read(images: Path, annotations: Path) -> tuple[dict, Account]:
+    """The file's content, and what of it and of the folder is not used.
+
+    Changed are names of files that are only found with `/` for Windows' `\\`, or by their last
+    part, which must be that of one image; and Roboflow's category above the others is left out.
+    """
+    account, written = Account(), read_coco(str(annotations))
+    coco = _found(written, images, find_images(images, account, {annotations}), account)
+    coco = _without_root(coco, account)
+    account.rewritten = coco is not written
+    for thing in ("images", "categories", "annotations"):
+        account.use(_THINGS[thing], len(coco.get(thing, [])))
+    return coco, account
+
+
+_THINGS = {"images": "images", "categories": "classes", "annotations": "objects"}
+
+
+def _found(coco: dict, folder: Path, files: list[Path], account: Account) -> dict:
+    known = {path.relative_to(folder).as_posix() for path in files}
+    last = Counter(name.rsplit("/", 1)[-1] for name in known)
+    whole = {name.rsplit("/", 1)[-1]: name for name in known}
+    images, named = [], set()
+    for image in coco["images"]:
+        written = image.get("file_name") if isinstance(image, dict) else None
+        if isinstance(written, str) and written not in known and not (folder / written).exists():
+            name = slashes(written)
+            end = name.rsplit("/", 1)[-1]
+            if name not in known and last[end] == 1:
+                name = whole[end]
+            if name in known:
+                account.remark("images", f"found as {name}, not by the name in the file", written)
+                image, written = image | {"file_name": name}, name
+        images.append(image)
+        named.add(written)
+    for name in sorted(known - named):
+        account.leave_out("images", "of the folder, not in the file", name)
+    return coco | {"images": images} if images != coco["images"] else coco
+
+
+def _without_root(coco: dict, account: Account) -> dict:
+    """Without a category that is but the `supercategory` of the others, as Roboflow's first is."""
+    categories = [each for each in coco["categories"] if isinstance(each, dict)]
+    above = {each.get("supercategory") for each in categories if isinstance(each.get("name"), str)}
+    used = {a.get("category_id") for a in coco.get("annotations") or [] if isinstance(a, dict)}
+    root = [
+        each
+        for each in categories
+        if each.get("name") in above
+        and each.get("supercategory") in (None, "none", "")
+        and each.get("id") not in used
+    ]
+    if not root or len(root) == len(categories):
+        return coco
+    for each in root:
+        account.leave_out("classes", "the category above the others, without objects", each["name"])
+    return coco | {"categories": [each for each in coco["categories"] if each not in root]}
