@@ -8,12 +8,20 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+from detectron2.config import instantiate
 from packaging.requirements import Requirement
+from PIL import Image
+
+import d2_regnet
+from d2_regnet import build_regnet, model_zoo
+from d2_regnet.commands import COMMANDS
 
 
 def python(code: str, *args, **kwargs) -> subprocess.CompletedProcess:
@@ -28,7 +36,7 @@ def wheel(root, tmp_path_factory) -> Path:
     tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(root / name, tree)
-    for name in ("d2_regnet", "configs", "tests", "tools"):
+    for name in ("d2_regnet", "configs", "tests", "tools", "benchmarks", "examples"):
         shutil.copytree(root / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, "--quiet", "--wheel-dir", out, tree], check=True)
@@ -76,9 +84,63 @@ def test_installed_wheel_finds_its_configs(wheel, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """run(*words): `d2-regnet` of the installed wheel, in an empty folder, without the checkout."""
+    venv, folder = tmp_path_factory.mktemp("venv"), tmp_path_factory.mktemp("empty")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", venv / "bin/python", "install", "--quiet"]
+    subprocess.run([*pip, "--no-deps", "--no-index", wheel], check=True)
+    # What it needs, from here; a .pth file's folder is not searched for more of them, so what
+    # would lead to the checkout leads nowhere.
+    (site,) = venv.glob("lib/python*/site-packages")
+    (site / "others.pth").write_text(sysconfig.get_path("purelib"))
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment |= {"D2_REGNET_CACHE": str(folder / "cache"), "FVCORE_CACHE": str(folder / "cache")}
+
+    def run(*words) -> str:
+        command = [venv / "bin/d2-regnet", *map(str, words)]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+        return done.stdout
+
+    run.folder = folder
+    return run
+
+
+@pytest.mark.slow
+def test_every_command_helps_in_an_empty_folder(installed, root):
+    usage = installed("--help")
+    for name in COMMANDS:
+        assert name in usage
+        text = installed(name, "--help")
+        assert f"d2-regnet {name}" in text
+        assert "tools/" not in text and "configs/" not in text and str(root) not in text
+    assert not list(installed.folder.iterdir())
+
+
+@pytest.mark.slow
+def test_the_installed_commands_work(installed):
+    name = "faster_rcnn_regnetx_400mf_fpn_3x"
+    assert name in installed("zoo")
+    assert "RegNetX" in installed("design", "describe", "RegNetX-400MF")
+    assert "cfg.model" in installed("zoo", "--config", name)
+    body = build_regnet("RegNetX-200MF", norm="BN").state_dict()
+    head = {"head.fc.weight": torch.zeros(1000, 368), "head.fc.bias": torch.zeros(1000)}
+    torch.save({"model_state": body | head}, installed.folder / "src.pyth")
+    assert "RegNetX-200MF from pycls" in installed("convert", "src.pyth", "dst.pth")
+    model = instantiate(model_zoo.get_config(name).model)
+    torch.save({"model": model.state_dict()}, installed.folder / "random.pth")
+    Image.new("RGB", (96, 64), "gray").save(installed.folder / "a.png")
+    words = ("--model", name, "--weights", "random.pth", "--device", "cpu")
+    installed("predict", "a.png", *words, "--output", "found")
+    assert (installed.folder / "found" / "predictions.json").is_file()
+
+
 def test_metadata(metadata):
     assert metadata["Name"] in ("d2_regnet", "d2-regnet")
-    assert metadata["License"] == "Apache-2.0"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Version"] == d2_regnet.__version__
     assert metadata["Author"] == "The d2_regnet developers"
     assert metadata["Requires-Python"] == ">=3.11"
     assert {"dev", "export"} <= set(metadata.get_all("Provides-Extra"))
@@ -170,7 +232,8 @@ class Setup:
         for file in (root / "requirements").glob("*.txt"):
             shutil.copy(file, tree / "requirements")
         shutil.copy(root / "tools/setup.sh", tree / "tools")
-        shutil.copy(root / "setup.py", tree)
+        for name in ("setup.py", "pyproject.toml"):
+            shutil.copy(root / name, tree)
         self.python = self.interpreter("python3")
 
     def interpreter(self, name: str) -> Path:
@@ -276,6 +339,6 @@ def test_setup_of_the_linter_alone_is_small(setup):
     ]
 
 
-@pytest.mark.parametrize("target", ["setup", "demo", "test", "test-all", "lint", "clean"])
-def test_make_has_the_target(root, target):
-    subprocess.run(["make", "--dry-run", target], cwd=root, check=True, capture_output=True)
+def test_pre_commit_runs_the_pinned_ruff(root):
+    (pin,) = re.findall(r"^ruff==(.*)", (root / "requirements/dev.txt").read_text(), re.M)
+    assert f"rev: v{pin}\n" in (root / ".pre-commit-config.yaml").read_text()

@@ -87,7 +87,7 @@ if [ "${1-}" = ruff ]; then
     exit
 fi
 
-made_from="$(pwd) $(cat requirements/*.txt setup.py tools/setup.sh | cksum)"
+made_from="$(pwd) $(cat requirements/*.txt pyproject.toml setup.py tools/setup.sh | cksum)"
 make_venv
 [ "$(cat $ready 2>/dev/null)" = "$made_from" ] && exit
 
@@ -102,7 +102,7 @@ step "Detectron2, checked against its hash" "$network" \
     install_detectron2
 step "test tools and reference implementations" "$network" \
     pip_install --quiet --no-deps -r requirements/dev.txt
-step "d2_regnet" "look at setup.py and the message above" \
+step "d2_regnet" "look at pyproject.toml and the message above" \
     pip_install --quiet --no-deps -e .
 step "a first import" "look at the message above; rm -r .venv starts again" \
     $py -W ignore -c 'import d2_regnet; print("d2_regnet", d2_regnet.__version__, "is ready in .venv")'
