@@ -1,12 +1,17 @@
 # Every target does the set-up it needs by itself. On a new machine: Python >= 3.11, pip, venv and make.
 #   PYTHON=python3.12    the interpreter of .venv       ARGS=...    more arguments for pytest
-#   SEED=0 OUTPUT=...    of the demo
+#   SEED=0 OUTPUT=...    of the demo                    WORKERS=2      processes that `make test` shares its files among
 
 PYTHON ?=
 SEED ?= 0
 OUTPUT ?= output/demo
 ARGS ?=
+WORKERS ?= 2
 export PYTHON
+# d2_regnet/utils/threads.py says why.
+ifndef OMP_WAIT_POLICY
+export GOMP_SPINCOUNT ?= 10000
+endif
 BIN := .venv/bin
 
 .PHONY: help setup demo test test-all reliability lint clean
@@ -21,7 +26,7 @@ demo: setup  ## train, evaluate and draw a RegNet Mask R-CNN in a few minutes
 	@$(BIN)/python -m examples.demo --seed "$(SEED)" --output "$(OUTPUT)"
 
 test: setup  ## the tests that take seconds
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-all: setup  ## all tests, also the ones that train
 	@$(BIN)/python -m pytest $(ARGS)

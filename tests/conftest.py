@@ -4,9 +4,17 @@ import functools
 import importlib.util
 import os
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FunctionType, ModuleType
+
+from d2_regnet.utils.threads import spin_briefly
+
+if "torch" not in sys.modules:  # it reads these as it is loaded, here and in what tests start
+    spin_briefly()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a core each
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

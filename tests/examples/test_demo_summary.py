@@ -6,15 +6,14 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from d2_regnet.data.shapes import CLASSES
-from examples.demo import configure
-from examples.demo.summary import METRICS, summarize, table
+from examples.demo import METRICS, argument_parser, configure, summarize, table
 
 
 @pytest.fixture
-def cfg(root, tmp_path):
+def cfg(tmp_path):
     """The config of a demo on eight images, tested on three."""
-    config = root / "configs" / "mask_rcnn_regnetx_200mf_fpn_shapes.py"
-    return configure(config, tmp_path, seed=3, train_images=8, val_images=3)
+    options = [f"--output={tmp_path}", "--seed=3", "--train-images=8", "--val-images=3"]
+    return configure(argument_parser().parse_args(options))
 
 
 def test_summary_and_table(cfg):

@@ -22,13 +22,13 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.fixture(scope="module")
 def files(tiny_run, tmp_path_factory):
-    """A folder with tiny.onnx and picture.png, and what the eager model finds in it."""
+    """A folder with tiny.onnx and image.png, and what the eager model finds in it."""
     folder = tmp_path_factory.mktemp("example")
     predictor = Predictor(*find_model(str(tiny_run)), device="cpu")
     Export(predictor, "onnx").write(folder / "tiny.onnx")
-    picture = render(0, "val", 1)[0]
-    Image.fromarray(picture).save(folder / "picture.png")
-    return folder, predictor(picture, array_format="RGB")
+    image = render(0, "val", 1)[0]
+    Image.fromarray(image).save(folder / "image.png")
+    return folder, predictor(image, array_format="RGB")
 
 
 def run(root, folder, *arguments):
@@ -43,7 +43,7 @@ def run(root, folder, *arguments):
 
 def test_it_prints_and_draws_what_the_model_finds(root, files):
     folder, expected = files
-    done = run(root, folder, "tiny.onnx", "picture.png", "predicted.png", "0.1")
+    done = run(root, folder, "tiny.onnx", "image.png", "predicted.png", "0.1")
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     keep = expected.instances.scores >= 0.1

@@ -1,4 +1,4 @@
-"""The demo's images: colour is where the objects are, and nowhere else."""
+"""The demo's image: colour is where the objects are, and nowhere else."""
 
 import numpy as np
 import torch
@@ -6,8 +6,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
 from d2_regnet.data.shapes import CLASSES, render
-from d2_regnet.utils.drawing import zoom
-from examples.demo.pictures import draw_instances
+from d2_regnet.utils.drawing import draw_instances, zoom
+from examples.demo import grey
 
 
 def test_instances_are_drawn_where_they_are():
@@ -25,8 +25,8 @@ def test_instances_are_drawn_where_they_are():
         scores=torch.tensor([0.9]),
     )
     metadata = MetadataCatalog.get("shapes_val")
-    drawn = draw_instances(image, instances, metadata).astype(int)
-    plain = draw_instances(image, instances[:0], metadata).astype(int)
+    drawn = draw_instances(grey(image), instances, metadata).astype(int)
+    plain = draw_instances(grey(image), instances[:0], metadata).astype(int)
     times = zoom(*mask.shape)
     assert drawn.shape == (times * image.shape[0], times * image.shape[1], 3)
     assert (plain[..., 0] == plain[..., 2]).all()  # grey
