@@ -31,7 +31,7 @@ test: setup  ## the tests that take seconds
 test-all: setup  ## all tests, also the ones that train
 	@$(BIN)/python -m pytest $(ARGS)
 
-reliability: setup  ## do 300 faults to trainings, and write docs/RELIABILITY.md
+reliability: setup  ## do 300 faults to trainings, and write docs/results/reliability.md
 	@$(BIN)/python -m tests.reliability $(ARGS)
 
 lint:  ## ruff: rules and format

@@ -1,5 +1,5 @@
 """Times backbones, detectors, training steps, data loading and evaluation beside their
-alternatives, and a machine's neighbours; see docs/PERFORMANCE.md."""
+alternatives, and a machine's neighbours; see docs/results/performance.md."""
 
 import logging
 import sys

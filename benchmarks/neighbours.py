@@ -60,7 +60,7 @@ _DEMO = Path(__file__).parents[1] / "configs" / "mask_rcnn_regnetx_200mf_fpn_sha
 _DETECTOR = "retinanet_regnetx_800mf_fpn_1x"
 _LEAST = 2  # runs of a measurement, however long they take
 _EXAMPLES = """
-The table of docs/PERFORMANCE.md, in about ten minutes on an idle machine:
+The table of docs/results/performance.md, in about ten minutes on an idle machine:
     $ %(prog)s
 
 In three minutes, less exact:

@@ -2,7 +2,7 @@
 
 DistributedDataParallel adds up the gradients of all GPUs during the backward pass. Nothing is
 lost while that takes no longer than the backward pass; for what takes longer, each step waits.
-docs/SCALING.md has the table.
+docs/results/scaling.md has the table.
 """
 
 from argparse import Namespace
@@ -89,7 +89,7 @@ def hiding_bandwidth(size: int, gpus: int, compute: float, latency: float = LATE
 
 _NETWORKS = [name for name in LINKS if name != "NVLink"]
 _EXAMPLES = """
-The table of docs/SCALING.md is for a GPU as fast as eight V100:
+The table of docs/results/scaling.md is for a GPU as fast as eight V100:
     $ %(prog)s --speed 8
 
 Other models:

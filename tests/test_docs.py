@@ -14,7 +14,7 @@ import pytest
 import d2_regnet.commands
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 _BLOCK = re.compile(r"^```(?:bash|sh|shell|console)?\n(.*?)^```$|((?:^    \$ .*\n)+)", re.M | re.S)
 _COMMAND = re.compile(
     r"^(?:.* -m )?(d2[-_]regnet .*)|^python -m ((?:benchmarks|tests)\b.*)"
@@ -69,8 +69,8 @@ def anchors(page: Path) -> list[str]:
 
 def test_the_pages_that_there_must_be():
     names = {page.name for page in PAGES}
-    assert names >= {"README.md", "MODEL_ZOO.md", "QUICKSTART.md", "FROM_MMDETECTION.md"}
-    assert names >= {"CONVERTING.md", "TRAINING.md", "DESIGN_SPACE.md"}
+    assert names >= {"README.md", "MODEL_ZOO.md", "quickstart.md", "from_mmdetection.md"}
+    assert names >= {"convert.md", "train.md", "design.md"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -112,5 +112,7 @@ def test_commands_are_found():
 
 def test_every_page_is_in_the_index():
     index = (ROOT / "docs/README.md").read_text()
-    pages = {page.name for page in ROOT.glob("docs/*.md")} - {"README.md"}
+    pages = {str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md")} - {
+        "README.md"
+    }
     assert not [name for name in pages if f"({name})" not in index]

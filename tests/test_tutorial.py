@@ -1,4 +1,4 @@
-"""Follows docs/TUTORIAL.md: every command and snippet in order, made to end in seconds."""
+"""Follows docs/guides/finetune.md: every command and snippet in order, made to end in seconds."""
 
 import re
 import shlex
@@ -29,14 +29,14 @@ def test_every_command_runs(root, tiny_run, tmp_path, monkeypatch):
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "demo").symlink_to(tiny_run)
     monkeypatch.chdir(tmp_path)
-    text = (root / "docs" / "TUTORIAL.md").read_text()
+    text = (root / "docs" / "guides" / "finetune.md").read_text()
     found = re.findall(r"^```(bash|python)\n(.*?)^```$", text, re.M | re.S)
     seen = []
     for language, code in found:
         if language == "python":
             code = code.replace('"train": 300, "val": 80', '"train": 8, "val": 3')
             code = code.replace("max_iter=100", "max_iter=1")
-            exec(compile(code, "TUTORIAL.md", "exec"), {"__name__": "tutorial"})
+            exec(compile(code, "finetune.md", "exec"), {"__name__": "tutorial"})
             continue
         for line in code.splitlines():
             if line.startswith("d2-regnet "):
@@ -50,7 +50,7 @@ def test_every_command_runs(root, tiny_run, tmp_path, monkeypatch):
     assert (tmp_path / "output" / "python" / "report" / "report.html").is_file()
 
 
-@pytest.mark.parametrize("page", ["TUTORIAL.md", "PREDICTING.md"])
+@pytest.mark.parametrize("page", ["finetune.md", "predict.md"])
 def test_nothing_is_left_to_fill_in(root, page):
-    text = (root / "docs" / page).read_text()
+    text = (root / "docs" / "guides" / page).read_text()
     assert not re.search(r"^(PLAN|WORTH|BATCH_FIGURES|TODO)", text, re.M)

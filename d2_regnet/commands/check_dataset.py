@@ -1,4 +1,4 @@
-"""Finds what is wrong with a data set, and writes a cleaned annotation file; see docs/DATA.md."""
+"""Finds faults in a data set, and writes a cleaned annotation file; see docs/guides/data.md."""
 
 import functools
 import json

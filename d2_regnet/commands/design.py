@@ -1,4 +1,4 @@
-"""Describes, samples, times and compares RegNets; see docs/DESIGN_SPACE.md."""
+"""Describes, samples, times and compares RegNets; see docs/guides/design.md."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Writes a whole detector as a file that runs without Detectron2; see docs/EXPORTING.md."""
+"""Writes a whole detector as a file that runs without Detectron2; see docs/guides/export.md."""
 
 import argparse
 import logging

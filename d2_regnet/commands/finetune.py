@@ -1,4 +1,4 @@
-"""Trains a detector of one's own classes from a trained one; see docs/TUTORIAL.md."""
+"""Trains a detector of one's own classes from a trained one; see docs/guides/finetune.md."""
 
 import argparse
 import logging

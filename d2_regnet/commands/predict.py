@@ -1,4 +1,4 @@
-"""Finds and draws objects in images, videos or a camera's; see docs/PREDICTING.md."""
+"""Finds and draws objects in images, videos or a camera's; see docs/guides/predict.md."""
 
 import argparse
 import logging

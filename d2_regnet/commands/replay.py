@@ -1,4 +1,4 @@
-"""Runs a batch again that had losses or gradients which are not finite; see docs/TRAINING.md."""
+"""Runs a batch again whose losses or gradients were not finite; see docs/guides/train.md."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Makes one HTML page and PNG curves of training runs, from their folders; see docs/REPORT.md."""
+"""Makes one HTML page and PNG curves of training runs; see docs/guides/report.md."""
 
 import logging
 from pathlib import Path

@@ -1,5 +1,5 @@
 """Submits a training to SLURM, a process for each GPU, requeued until it is done; see
-docs/SCALING.md."""
+docs/guides/scale.md."""
 
 import os
 import shlex

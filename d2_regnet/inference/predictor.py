@@ -63,7 +63,7 @@ class Predictor:
                 usually, below which nothing is found anyhow.
             classes: names of the classes kept; all where not given.
             batch_size: images predicted together, at most: those of one size, so that the others
-                in a batch do not change an image's answer (see docs/PREDICTING.md).
+                in a batch do not change an image's answer (see docs/guides/predict.md).
             device: such as "cpu" or "cuda:1"; by default the GPU, if there is one.
             dtype: prepare the model with `optimize_for_inference` in this type; None leaves it as
                 it was trained.

@@ -58,7 +58,7 @@ def test_prints_the_documented_line(root, capsys):
     assert scaled(["--speed", "8", "mask_rcnn_regnetx_400mf_fpn_1x"]) == 0
     header, _, line = map(cells, capsys.readouterr().out.splitlines())
     assert line[0] == "mask_rcnn_regnetx_400mf_fpn_1x"
-    documented = (root / "docs" / "SCALING.md").read_text().splitlines()
+    documented = (root / "docs" / "results" / "scaling.md").read_text().splitlines()
     assert header in [cells(each) for each in documented]
     (same,) = (cells(each) for each in documented if each.startswith("| RegNetX-400MF "))
     assert line[1:] == same[1:]

@@ -404,13 +404,15 @@ def test_two_processes_share_the_work(root, config, tmp_path, by):
 
 
 def documented(root):
-    """The commands of docs/TRAINING.md that train on real images."""
-    blocks = re.findall(r"```sh\n(.*?)```", (root / "docs" / "TRAINING.md").read_text(), re.DOTALL)
+    """The commands of docs/guides/train.md that train on real images."""
+    blocks = re.findall(
+        r"```sh\n(.*?)```", (root / "docs" / "guides" / "train.md").read_text(), re.DOTALL
+    )
     (block,) = [block for block in blocks if "train.max_iter=20" in block]
     return [
         shlex.split(line)
         for line in block.replace("\\\n", " ").splitlines()
-        if line.startswith("python")
+        if line.startswith("d2-regnet train")
     ]
 
 
@@ -419,7 +421,7 @@ def documented(root):
     "row", ["mask_rcnn_regnetx_400mf_fpn_3x", "retinanet_regnetx_800mf_fpn_1x"]
 )
 def test_real_pictures_as_documented(root, shared, tmp_path, monkeypatch, row):
-    (command,) = [words for words in documented(root) if f"configs/{row}.py" in words]
+    (command,) = [words for words in documented(root) if row in words]
     monkeypatch.setenv("DETECTRON2_DATASETS", str(shared / "data"))
     before = {path: path.stat().st_mtime_ns for path in (shared / "data").rglob("*")}
     run = process(root, [*command[2:], f"train.output_dir={tmp_path}"])

@@ -1,7 +1,8 @@
 """Faults done to a training on purpose, and what comes of each.
 
 Every part is a generator of `Result`s; `python -m tests.reliability` runs them and writes
-docs/RELIABILITY.md. A fault whose outcome is not the promised one is a `Result` that is not `good`.
+docs/results/reliability.md. A fault whose outcome is not the promised one is a `Result` that is
+not `good`.
 """
 
 from . import checkpoints, data, disk, kills, signals, steps

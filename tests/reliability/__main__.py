@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Does faults to small trainings, checks what comes of each, and writes docs/RELIABILITY.md."""
+"""Does faults to small trainings, checks the outcomes, and writes docs/results/reliability.md."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ from tests.reliability import PARTS, Scale
 from tests.reliability.results import machine, replace_section, table, totals
 
 _EXAMPLES = """
-Everything, and the tables of docs/RELIABILITY.md (also: make reliability):
+Everything, and the tables of docs/results/reliability.md (also: make reliability):
     $ %(prog)s
 
 One part; the others' tables stay:
@@ -28,7 +28,7 @@ One part; the others' tables stay:
 A twentieth of each part, without a document:
     $ %(prog)s --share 0.05 --report ''
 """
-_REPORT = Path(__file__).resolve().parents[2] / "docs" / "RELIABILITY.md"
+_REPORT = Path(__file__).resolve().parents[2] / "docs" / "results" / "reliability.md"
 _EXIT_CODES = "Exit codes: 0, all as promised; 1, something was not; 2, bad input."
 
 
