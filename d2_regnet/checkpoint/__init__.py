@@ -9,10 +9,12 @@ from d2_regnet.utils.lazy import lazy_names
 _NAMES = {
     "SOURCES": ".conversion",
     "Checkpoint": ".reading",
+    "Fit": ".fitting",
     "Report": ".conversion",
     "SafetensorsCheckpointer": ".loading",
     "catalog": ".catalog",
     "convert": ".conversion",
+    "load_fitting": ".fitting",
     "read": ".reading",
 }
 __all__ = [*_NAMES]

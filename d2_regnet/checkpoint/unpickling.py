@@ -66,7 +66,10 @@ def load_torch(path: str) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if found := re.search(r"GLOBAL (\S+)", str(error)):
-            raise Refused(f"refused: the file asks to run {found[1].rstrip('.')}") from error
+            raise Refused(
+                f"refused: the file asks to run {found[1].rstrip('.')}. If it is a whole model, save "
+                "its weights alone: torch.save(model.state_dict(), FILE)"
+            ) from error
         raise
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode, LazyConfig
+from detectron2.config import CfgNode, LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig
 
 from d2_regnet import model_zoo
+from d2_regnet.checkpoint.fitting import BACKBONE, DETECTOR, SCRATCH, Fit, load_fitting
 from d2_regnet.engine import ProgressLine, check_config, load_config, train
 from d2_regnet.inference import find_model
 from d2_regnet.inference.outputs import write_picture
@@ -29,7 +30,6 @@ from d2_regnet.utils.files import check_folder, whole_file
 from . import adapt
 from .datasets import DataSet, boxes_only, read_datasets
 from .schedule import GIB, batch_size, picture_bytes, plan
-from .weights import SCRATCH, Fit, fit
 
 __all__ = ["Job", "prepare", "resumed", "run"]
 
@@ -131,7 +131,12 @@ def prepare(
     adapt.set_model(cfg, len(learnt.classes), masks)
     name = re.sub(r"\W+", "_", output.absolute().name) or "mine"
     short = adapt.set_data(cfg, name, learnt, tested, folder=output / "data", short_edge=short_edge)
-    known = _known_fit(weights) if not fetch and "://" in weights else fit(cfg, weights)
+    if not fetch and "://" in weights:
+        known = _known_fit(weights)
+    else:
+        known = load_fitting(instantiate(cfg.model), weights)
+        known.check(weights, whole=False)
+        notes += known.contradictions
     if known.start == SCRATCH and adapt.from_scratch(cfg):
         notes.append("random values: the whole backbone is trained, with batch norm (norm=BN)")
     activations = adapt.body_activations(cfg, learnt, short)
@@ -212,7 +217,7 @@ def _model(model: str, weights: str | None) -> tuple[DictConfig, str]:
     if weights == "none":
         path = os.path.join(model, "config.yaml") if os.path.isdir(model) else model
         return load_config(path), ""
-    cfg, weights = find_model(model, weights)
+    cfg, weights = find_model(model, weights, backbone=True)
     if isinstance(cfg, CfgNode):
         raise ValueError(f"--model: {model} is a yacs config; give the row's name, or a LazyConfig")
     return cfg, weights if "://" in weights else os.path.abspath(weights)
@@ -221,7 +226,7 @@ def _model(model: str, weights: str | None) -> tuple[DictConfig, str]:
 def _known_fit(weights: str) -> Fit:
     """What can be said of remote weights without them."""
     detector = weights.removeprefix("regnet://").split("/")[-1] in model_zoo.rows()
-    return Fit("a trained detector" if detector else "a backbone alone")
+    return Fit(DETECTOR if detector else BACKBONE)
 
 
 def _shown(cfg: DictConfig, learnt: DataSet) -> int:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from .weights import BACKBONE, DETECTOR, SCRATCH
+from d2_regnet.checkpoint.fitting import BACKBONE, DETECTOR, SCRATCH
 
 __all__ = ["Plan", "batch_size", "picture_bytes", "plan"]
 
@@ -44,7 +44,7 @@ def plan(pictures: int, batch: int, start: str, base_lr: float, base_batch: int)
     Args:
         images: in the training set.
         batch: images a step.
-        start: `DETECTOR`, `BACKBONE` or `SCRATCH` of `weights`.
+        start: `DETECTOR`, `BACKBONE` or `SCRATCH` of `checkpoint.fitting`.
         base_lr, base_batch: the recipe's.
     """
     passes, fewest, factor = _EFFORT[start]

@@ -16,7 +16,9 @@ from d2_regnet.model_zoo.loading import load_either
 __all__ = ["dataset_metadata", "find_model", "number_of_classes"]
 
 
-def find_model(model: str, weights: str | None = None) -> tuple[DictConfig | CfgNode, str]:
+def find_model(
+    model: str, weights: str | None = None, *, backbone: bool = False
+) -> tuple[DictConfig | CfgNode, str]:
     """A model's config, and the weights of a trained detector.
 
     Args:
@@ -24,6 +26,7 @@ def find_model(model: str, weights: str | None = None) -> tuple[DictConfig | Cfg
             a run); a yacs config (`.yaml`); or a run's folder.
         weights: a file, or an address that Detectron2 takes. By default a row's published ones, a
             run's newest checkpoint, or a yacs config's MODEL.WEIGHTS.
+        backbone: where no trained detector is known, take what the config's training begins with.
 
     Raises:
         FileNotFoundError: there is no such config or file of weights.
@@ -34,10 +37,13 @@ def find_model(model: str, weights: str | None = None) -> tuple[DictConfig | Cfg
         raise FileNotFoundError(f"--model: the folder {model} has no config.yaml, so is no run's")
     cfg = _config(path)
     if weights is None:
+        start = OmegaConf.select(cfg, "train.init_checkpoint") if backbone else None
         try:
-            weights = _own_weights(path, cfg)
+            weights = _own_weights(path, cfg) or start
         except ValueError as error:
-            raise ValueError(f"{error}; or give a checkpoint of it with --weights") from error
+            if not start:
+                raise ValueError(f"{error}; or give a checkpoint of it with --weights") from error
+            weights = start
     if not weights:
         raise ValueError(f"{model} names no trained weights: give them with --weights")
     if "://" not in weights and not os.path.isfile(weights):
