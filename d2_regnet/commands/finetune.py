@@ -56,6 +56,9 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="a checkpoint, or `none` for random values (default: the model's own)",
     )
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="weights may lack a part of the backbone"
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the run")
     parser.add_argument(
         "--short-edge", type=int, metavar="PX", help="of the images (default: the model's)"
@@ -87,6 +90,7 @@ def plan(args: argparse.Namespace) -> Job:
         seed=args.seed,
         overrides=args.opts,
         fetch=not args.dry_run,
+        allow_missing=args.allow_missing,
     )
 
 

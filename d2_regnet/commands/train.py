@@ -34,7 +34,13 @@ def main(argv: list[str] | None = None) -> None:
             device = cfg.MODEL.DEVICE if yacs else cfg.train.device
             processes = check_processes(args, device)
             check = check_yaml if yacs else check_config
-            check(cfg, eval_only=args.eval_only, resume=args.resume, processes=processes)
+            check(
+                cfg,
+                eval_only=args.eval_only,
+                resume=args.resume,
+                processes=processes,
+                allow_missing=args.allow_missing,
+            )
             if args.dry_run:
                 print(plan(cfg, args, processes))
                 return

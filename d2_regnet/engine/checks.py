@@ -10,7 +10,6 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.evaluation import COCOEvaluator
-from detectron2.utils.file_io import PathManager
 from detectron2.utils.registry import locate
 from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -19,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from d2_regnet import data  # noqa: F401  registers the shapes
 from d2_regnet.archs import suggest
 from d2_regnet.checkpoint import catalog  # noqa: F401  teaches PathManager regnet://
+from d2_regnet.checkpoint import load_fitting
 from d2_regnet.checkpoint import read as read_checkpoint
 from d2_regnet.data.before_training import check_before_training
 from d2_regnet.evaluation import FastCOCOEvaluator
@@ -30,6 +30,7 @@ from .checkpointer import find_checkpoint
 from .memory import check_memory
 from .record import RunRecord, check_same_shapes
 
+logger = logging.getLogger(__name__)
 _TO_TRAIN = ("model", "optimizer", "lr_multiplier", "dataloader.train")
 _TO_EVALUATE = ("model", "dataloader.test")
 # What takes the names of data sets, and as which parameter.
@@ -44,7 +45,12 @@ _FILES = ("json_file", "panoptic_json", "image_root", "panoptic_root", "sem_seg_
 
 
 def check_config(
-    cfg: DictConfig, *, eval_only: bool = False, resume: bool = False, processes: int = 1
+    cfg: DictConfig,
+    *,
+    eval_only: bool = False,
+    resume: bool = False,
+    processes: int = 1,
+    allow_missing: bool = False,
 ) -> None:
     """Makes sure that a config can be trained, or evaluated; changes and writes nothing.
 
@@ -56,6 +62,7 @@ def check_config(
         eval_only: the weights of `train.init_checkpoint` are to be evaluated, not trained.
         resume: the newest checkpoint of `train.output_dir`, if any, is to be gone on with.
         processes: how many processes will share the work.
+        allow_missing: the weights may leave parts of the model at random (see `Fit.check`).
 
     Raises:
         ValueError: naming the key and what to do.
@@ -85,8 +92,8 @@ def check_config(
     model = _check_built(cfg, eval_only)
     if state:
         check_same_shapes(state, model)
-    if weights:
-        _check_readable(weights, eval_only)  # the last, as it may take long
+    elif weights:
+        check_fit(model, weights, eval_only, allow_missing)  # the last, as it may take long
 
 
 def amp_dtype(amp: DictConfig, device: str) -> torch.dtype | None:
@@ -228,8 +235,8 @@ def _weights(train: DictConfig, eval_only: bool) -> str:
 
 
 def check_weights(path: str, key: str) -> str:
-    """The path or address of a checkpoint without the query that Detectron2's may end in,
-    `?matching_heuristics=True`.
+    """The path or address of a checkpoint, which may end in Detectron2's query,
+    `?matching_heuristics=True`; a file of it exists.
 
     Args:
         path: empty for none.
@@ -241,21 +248,20 @@ def check_weights(path: str, key: str) -> str:
     file = path.split("?")[0]
     if file and "://" not in file and not os.path.isfile(file):
         raise FileNotFoundError(f"{key}={path}: there is no such file")
-    return file
+    return path
 
 
-def _check_readable(path: str, eval_only: bool) -> None:
-    """Fetches remote weights into the cache, and makes sure that the file is a checkpoint."""
-    if "://" in path:
-        try:
-            path = PathManager.get_local_path(path)
-        except Exception as error:
-            key = "train.init_checkpoint"
-            raise FileNotFoundError(
-                f"{key}={path} cannot be fetched ({error}): download it by hand and give its path"
-                + ("" if eval_only else f", or train from random weights with {key}=''")
-            ) from error
-    read_checkpoint(path)
+def check_fit(model: torch.nn.Module, weights: str, eval_only: bool, allow_missing: bool) -> None:
+    """Loads weights into a model that was built to be checked, and says what of them is taken.
+
+    Raises:
+        ValueError, FileNotFoundError: of `load_fitting` and `Fit.check`.
+    """
+    fit = load_fitting(model, weights)
+    fit.check(weights, whole=eval_only, allow_missing=allow_missing)
+    logger.info("Weights of %s: %s", weights, fit)
+    for contradiction in fit.contradictions:
+        logger.warning("%s: %s", weights, contradiction)
 
 
 def resumable_state(path: str, record: RunRecord) -> dict[str, torch.Tensor]:

@@ -23,7 +23,11 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate(
-    cfg: DictConfig, model: torch.nn.Module | None = None, *, resume: bool = False
+    cfg: DictConfig,
+    model: torch.nn.Module | None = None,
+    *,
+    resume: bool = False,
+    allow_missing: bool = False,
 ) -> dict:
     """Evaluates a model on `cfg.dataloader.test` with `cfg.dataloader.evaluator`.
 
@@ -31,6 +35,7 @@ def evaluate(
         cfg: as `load_config` returns it.
         model: by default it is built and given the weights of `cfg.train.init_checkpoint`.
         resume: take the newest checkpoint of the output folder instead, if there is one.
+        allow_missing: as for `check_config`.
 
     Returns:
         As `train`.
@@ -40,7 +45,13 @@ def evaluate(
     """
     if model is not None:
         return run_evaluation(cfg, model)
-    check_config(cfg, eval_only=True, resume=resume, processes=comm.get_world_size())
+    check_config(
+        cfg,
+        eval_only=True,
+        resume=resume,
+        processes=comm.get_world_size(),
+        allow_missing=allow_missing,
+    )
     with job_logging(cfg, argparse.Namespace(eval_only=True, resume=resume)):
         return run_evaluation(cfg, resume=resume)
 

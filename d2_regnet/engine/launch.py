@@ -53,6 +53,11 @@ def argument_parser(description: str = "", examples: str = _EXAMPLES) -> ToolPar
         parents=[engine.default_argument_parser()],
         conflict_handler="resolve",  # both have --help
     )
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="weights may leave layers at random, or be of other images than the config's",
+    )
     parser.set_defaults(resume=restarted())
     return parser
 

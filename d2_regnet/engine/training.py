@@ -41,7 +41,12 @@ _NO_DEVICE_IDS = dict(device_ids=None)
 
 
 def train(
-    cfg: DictConfig, *, resume: bool = False, hooks: Iterable[HookBase] = (), console: bool = True
+    cfg: DictConfig,
+    *,
+    resume: bool = False,
+    hooks: Iterable[HookBase] = (),
+    console: bool = True,
+    allow_missing: bool = False,
 ) -> dict:
     """Trains a model and evaluates it, as Detectron2's LazyConfig training does.
 
@@ -53,6 +58,7 @@ def train(
         resume: go on from the newest checkpoint in the output folder; without one, start anew.
         hooks: run after Detectron2's own, before the metrics are written.
         console: print what is logged; if not, only warnings.
+        allow_missing: as for `check_config`.
 
     Returns:
         The last evaluation: task -> metric -> value, as Detectron2's evaluators give it; empty in
@@ -62,7 +68,9 @@ def train(
         ValueError, FileNotFoundError: from `check_config`, before anything is written.
         Interrupted: a signal ended the training.
     """
-    check_config(cfg, resume=resume, processes=comm.get_world_size())
+    check_config(
+        cfg, resume=resume, processes=comm.get_world_size(), allow_missing=allow_missing
+    )
     with job_logging(cfg, argparse.Namespace(eval_only=False, resume=resume), console):
         return run_training(cfg, resume=resume, hooks=hooks)
 

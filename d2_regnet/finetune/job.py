@@ -45,12 +45,14 @@ class Job:
         files: what is written before the training: path -> COCO dict.
         lines: the plan, for the user.
         resume: go on with the run in the output folder.
+        allow_missing: see `Fit.check`.
     """
 
     cfg: DictConfig
     files: dict[str, dict]
     lines: tuple[str, ...]
     resume: bool = False
+    allow_missing: bool = False
 
     @property
     def output(self) -> Path:
@@ -68,7 +70,7 @@ class Job:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 with whole_file(path) as file:
                     file.write(json.dumps(coco).encode())
-            check_config(self.cfg, resume=self.resume)
+            check_config(self.cfg, resume=self.resume, allow_missing=self.allow_missing)
         except BaseException:
             for path in self.files:
                 Path(path).unlink(missing_ok=True)
@@ -92,6 +94,7 @@ def prepare(
     seed: int = 0,
     overrides: Sequence[str] = (),
     fetch: bool = True,
+    allow_missing: bool = False,
 ) -> Job:
     """Reads the data, compares the weights, plans; writes nothing.
 
@@ -104,6 +107,7 @@ def prepare(
         overrides: `key=value` of the planned config; rate and steps follow an overridden batch
             size.
         fetch: download remote weights, to say what of them fits.
+        allow_missing: the weights may leave parts of the backbone at random.
 
     Raises:
         ValueError, OSError: naming what is wrong with the input.
@@ -135,7 +139,7 @@ def prepare(
         known = _known_fit(weights)
     else:
         known = load_fitting(instantiate(cfg.model), weights)
-        known.check(weights, whole=False)
+        known.check(weights, whole=False, allow_missing=allow_missing)
         notes += known.contradictions
     if known.start == SCRATCH and adapt.from_scratch(cfg):
         notes.append("random values: the whole backbone is trained, with batch norm (norm=BN)")
@@ -155,7 +159,8 @@ def prepare(
         if data.file is None
     }
     lines = _describe(cfg, model, weights, known, learnt, tested, short, one, memory, on_gpu)
-    return Job(cfg, files, (*lines, *(f"note      {note}" for note in notes)))
+    lines += [f"note      {note}" for note in notes]
+    return Job(cfg, files, tuple(lines), allow_missing=allow_missing)
 
 
 def resumed(output: str | os.PathLike, overrides: Sequence[str] = ()) -> Job:
@@ -193,7 +198,13 @@ def run(job: Job) -> dict:
     screen = sys.stdout
     with redirect_stdout(io.StringIO()):  # evaluators print a lot
         progress = ProgressLine(job.cfg.train.log_period, screen)
-        results = train(job.cfg, resume=job.resume, hooks=[progress], console=False)
+        results = train(
+            job.cfg,
+            resume=job.resume,
+            hooks=[progress],
+            console=False,
+            allow_missing=job.allow_missing,
+        )
     print("Drawing ...", flush=True)
     draw_pictures(job.cfg, job.output)
     Report([job.output]).write(job.output / "report")

@@ -37,7 +37,7 @@ def find_model(
         raise FileNotFoundError(f"--model: the folder {model} has no config.yaml, so is no run's")
     cfg = _config(path)
     if weights is None:
-        start = OmegaConf.select(cfg, "train.init_checkpoint") if backbone else None
+        start = backbone and cfg.get("train", {}).get("init_checkpoint")
         try:
             weights = _own_weights(path, cfg) or start
         except ValueError as error:

@@ -5,12 +5,16 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from d2_regnet.archs import get_arch
+from d2_regnet.checkpoint.catalog import address
 from d2_regnet.data.shapes import build_shapes
 from d2_regnet.engine import check_config, load_config
 from d2_regnet.finetune import prepare, resumed, run
 from d2_regnet.inference import Predictor, find_model
+from d2_regnet.modeling.backbone.regnet import build_regnet
 
 SMALL = ["train.max_iter=3", "dataloader.train.num_workers=0", "dataloader.test.num_workers=0"]
 
@@ -126,4 +130,39 @@ def test_what_is_refused(shapes, tiny_run, tmp_path):
             model="mask_rcnn_regnetx_400mf_fpn_3x.yaml",
             output=tmp_path / "a",
             fetch=False,
+        )
+
+
+@pytest.fixture
+def published_backbone(tmp_path, monkeypatch):
+    """A folder that stands in for the network, with a RegNetY's weights as pycls publishes them."""
+    torch.manual_seed(0)
+    state = build_regnet(get_arch("RegNetY-200MF"), norm="BN").state_dict()
+    (tmp_path / "mirror").mkdir()
+    file = address("regnet://pycls/RegNetY-200MF").rpartition("/")[2]
+    torch.save({"model_state": state}, tmp_path / "mirror" / file)
+    monkeypatch.setenv("D2_REGNET_MIRROR", str(tmp_path / "mirror"))
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("weights", [None, "regnet://pycls/RegNetY-200MF"])
+def test_a_model_with_a_published_backbone_only(shapes, tmp_path, published_backbone, weights):
+    """Of RegNetYs no detectors are published: training begins with the backbone."""
+    job = planned(
+        shapes, "mask_rcnn_regnety_200mf_fpn_1x", tmp_path / "a", weights=weights, overrides=[]
+    )
+    assert job.cfg.train.init_checkpoint == "regnet://pycls/RegNetY-200MF"
+    assert "a backbone alone: " in "\n".join(job.lines)
+    shown = job.cfg.train.max_iter * job.cfg.dataloader.train.total_batch_size
+    assert 8000 <= shown < 9000  # the effort that a backbone gets
+    job.check()
+
+
+def test_backbones_of_other_models_are_refused(shapes, tmp_path, published_backbone):
+    with pytest.raises(ValueError, match=r"its backbone, which would stay random.*bottom_up"):
+        planned(
+            shapes,
+            "mask_rcnn_regnety_400mf_fpn_1x",
+            tmp_path / "a",
+            weights="regnet://pycls/RegNetY-200MF",
         )
