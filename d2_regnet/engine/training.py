@@ -68,9 +68,7 @@ def train(
         ValueError, FileNotFoundError: from `check_config`, before anything is written.
         Interrupted: a signal ended the training.
     """
-    check_config(
-        cfg, resume=resume, processes=comm.get_world_size(), allow_missing=allow_missing
-    )
+    check_config(cfg, resume=resume, processes=comm.get_world_size(), allow_missing=allow_missing)
     with job_logging(cfg, argparse.Namespace(eval_only=False, resume=resume), console):
         return run_training(cfg, resume=resume, hooks=hooks)
 

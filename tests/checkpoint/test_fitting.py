@@ -105,7 +105,10 @@ def test_offsets_of_deformable_convolutions_begin_at_zero(tmp_path):
 @pytest.mark.parametrize(
     "meta, told",
     [
-        ({"input_format": "RGB"}, "trained on RGB images, the config's are BGR.*--input-format BGR"),
+        (
+            {"input_format": "RGB"},
+            "trained on RGB images, the config's are BGR.*--input-format BGR",
+        ),
         ({"input_format": "BGR", "pixel_std": [1.0, 1.0, 1.0]}, r"pixel_std \[1, 1, 1\]"),
         ({"pixel_mean": [0.0, 0.0, 0.0]}, r"pixel_mean \[0, 0, 0\]"),
     ],

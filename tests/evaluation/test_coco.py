@@ -13,8 +13,8 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, Instances
 
-from d2_regnet import evaluation, model_zoo
-from d2_regnet.evaluation import FastCOCOEvaluator
+from d2_regnet import model_zoo
+from d2_regnet.evaluation import FastCOCOEvaluator, coco
 
 SIDE = 96
 
@@ -97,13 +97,14 @@ def evaluate(kind, name, found, img_ids=None, **options):
     return evaluator.evaluate(img_ids)
 
 
-def assert_same(ours, theirs):
+def assert_same(ours, theirs, exactly=False):
     assert list(ours) == list(theirs)
     for task in theirs:
         assert list(ours[task]) == list(theirs[task])
         for metric, value in theirs[task].items():
             same = math.isnan(value) and math.isnan(ours[task][metric])
-            assert same or abs(ours[task][metric] - value) < 1e-6, (task, metric)
+            limit = 0 if exactly else 1e-6
+            assert same or abs(ours[task][metric] - value) <= limit, (task, metric)
 
 
 @pytest.mark.parametrize("masks", [True, False])
@@ -165,20 +166,104 @@ def test_nothing_found(registered, truth, empty):
     assert empty == "no predictions" or math.isnan(ours["bbox"]["AP"])
 
 
-@pytest.mark.parametrize(
-    ("field", "change"),
-    [("id", lambda value: value - 1), ("image_id", str), ("category_id", lambda value: value)],
-)
-def test_ids_of_other_kinds(registered, truth, field, change):
-    """An annotation 0, and images named by words, are pycocotools' alone."""
-    changed = dict(truth)
-    changed["annotations"] = [each | {field: change(each[field])} for each in truth["annotations"]]
-    if field == "image_id":
-        changed["images"] = [each | {"id": str(each["id"])} for each in truth["images"]]
-    name = registered(changed)
-    ours = evaluate(FastCOCOEvaluator, name, predictions(changed))
-    assert_same(ours, evaluate(COCOEvaluator, name, predictions(changed)))
+def large(number):
+    """64 bits, of which doubles keep 53."""
+    return (0x7A5B << 48) + number
+
+
+CHANGES = {
+    "annotation 0": {"id": lambda n: n - 1},
+    "annotations of 64 bits": {"id": large},
+    "annotations of 128 bits": {"id": lambda n: (1 << 127) + n},
+    "negative annotations": {"id": lambda n: -n},
+    "annotations in another order": {"id": lambda n: 7 * n % 1009},
+    "annotations named by words": {"id": lambda n: f"a{n}"},
+    "images of 64 bits": {"image_id": large},
+    "negative images": {"image_id": lambda n: n - 1000},
+    "image 0 and -1": {"image_id": lambda n: n - 4},
+    "images named by words": {"image_id": lambda n: f"{n:04d}"},
+    "categories of 64 bits": {"category_id": large},
+    "negative categories": {"category_id": lambda n: n - 100},
+    "category 0": {"category_id": lambda n: n - 2},
+}
+
+
+def changed_ids(truth, changes):
+    def changed(entries, field, key):
+        change = changes.get(key, lambda n: n)
+        return [each | {field: change(each[field])} for each in entries]
+
+    annotations = changed(truth["annotations"], "id", "id")
+    for key in ("image_id", "category_id"):
+        annotations = changed(annotations, key, key)
+    return {
+        "images": changed(truth["images"], "id", "image_id"),
+        "categories": changed(truth["categories"], "id", "category_id"),
+        "annotations": annotations,
+    }
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("kind", CHANGES)
+def test_ids_of_other_kinds(registered, truth, kind, fast):
+    """All metrics are those of the same data with small ids, by pycocotools, to the last digit."""
+    expected = evaluate(COCOEvaluator, registered(truth), predictions(truth))
+    changed = changed_ids(truth, CHANGES[kind])
+    ours = evaluate(
+        FastCOCOEvaluator, registered(changed), predictions(changed), use_fast_impl=fast
+    )
+    assert_same(ours, expected, exactly=not fast)
     assert ours["bbox"]["AP"] > 5
+
+
+@pytest.mark.parametrize("kind", ["base", *CHANGES])
+def test_perfect_predictions_are_perfect(registered, truth, kind):
+    changed = changed_ids(truth, CHANGES.get(kind, {}))
+    contiguous = {each["id"]: i for i, each in enumerate(changed["categories"])}
+    found = []
+    for image in changed["images"]:
+        own = [a for a in changed["annotations"] if a["image_id"] == image["id"]]
+        instances = Instances((SIDE, SIDE))
+        boxes = torch.tensor([a["bbox"] for a in own], dtype=torch.float32).reshape(-1, 4)
+        instances.pred_boxes = Boxes(torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1))
+        instances.pred_classes = torch.tensor([contiguous[a["category_id"]] for a in own])
+        instances.scores = torch.ones(len(own))
+        found.append(({"image_id": image["id"]}, {"instances": instances}))
+    name = registered(changed)
+    assert evaluate(FastCOCOEvaluator, name, found)["bbox"]["AP"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("missing", [None, "", 0, -3, float("nan"), "absent"])
+@pytest.mark.parametrize("masks", [True, False])
+def test_area_and_crowd_where_missing(registered, truth, missing, masks):
+    """APs, APm and APl are those of the annotated areas: polygons', or the boxes'."""
+
+    def without(annotation):
+        annotation = {k: v for k, v in annotation.items() if masks or k != "segmentation"}
+        if not annotation["iscrowd"]:
+            del annotation["iscrowd"]
+        if missing == "absent":
+            return {k: v for k, v in annotation.items() if k != "area"}
+        return annotation | {"area": missing}
+
+    expected = evaluate(COCOEvaluator, registered(truth), predictions(truth, masks))
+    changed = truth | {"annotations": [without(each) for each in truth["annotations"]]}
+    found = predictions(truth, masks)
+    assert_same(evaluate(FastCOCOEvaluator, registered(changed), found), expected)
+    assert len({expected["bbox"][each] for each in ("APs", "APm", "AP")}) == 3
+
+
+def test_sizes_as_floats(registered, truth):
+    images = [each | {"width": float(SIDE), "height": float(SIDE)} for each in truth["images"]]
+    expected = evaluate(COCOEvaluator, registered(truth), predictions(truth))
+    ours = evaluate(FastCOCOEvaluator, registered(truth | {"images": images}), predictions(truth))
+    assert_same(ours, expected)
+
+
+def test_ids_of_two_images_are_refused(registered, truth):
+    name = registered(truth | {"images": [*truth["images"], truth["images"][0]]})
+    with pytest.raises(ValueError, match="the image id 1 stands for 2"):
+        evaluate(FastCOCOEvaluator, name, predictions(truth))
 
 
 def test_results_without_annotations(registered, truth, tmp_path):
@@ -207,7 +292,7 @@ def test_fallback(registered, truth, monkeypatch, caplog):
         evaluate(FastCOCOEvaluator, name, predictions(truth), use_fast_impl=False), expected
     )
     assert "d2_regnet.evaluation" not in {record.name for record in caplog.records}
-    monkeypatch.setattr(evaluation, "COCOeval_faster", None)
+    monkeypatch.setattr(coco, "COCOeval_faster", None)
     with caplog.at_level(logging.WARNING):
         assert_same(evaluate(FastCOCOEvaluator, name, predictions(truth)), expected)
     assert "pycocotools evaluates" in caplog.text
