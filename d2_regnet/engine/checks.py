@@ -17,8 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from d2_regnet import data  # noqa: F401  registers the shapes
 from d2_regnet.archs import suggest
-from d2_regnet.checkpoint import catalog  # noqa: F401  teaches PathManager regnet://
-from d2_regnet.checkpoint import load_fitting
+from d2_regnet.checkpoint import (
+    catalog,  # noqa: F401  teaches PathManager regnet://
+    load_fitting,
+)
 from d2_regnet.checkpoint import read as read_checkpoint
 from d2_regnet.data.before_training import check_before_training
 from d2_regnet.evaluation import FastCOCOEvaluator

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import OmegaConf
 
@@ -110,10 +111,28 @@ def test_processes_share_a_batch(cfg):
 
 def test_evaluation_needs_no_optimizer(cfg, tmp_path):
     weights = tmp_path / "weights.pth"
-    torch.save({"model": {"a": torch.zeros(1)}}, weights)
+    torch.save({"model": instantiate(cfg.model).state_dict()}, weights)
     cfg.train.init_checkpoint = str(weights)
     del cfg.optimizer, cfg.lr_multiplier, cfg.dataloader.train
     cfg.dataloader.test.mapper.image_format = "BGR"  # it referred to the training's
     check_config(cfg, eval_only=True)
     with pytest.raises(ValueError, match="no `optimizer`"):
+        check_config(cfg)
+
+
+def test_weights_that_leave_layers_at_random(cfg, tmp_path):
+    """A training may begin with a backbone; an evaluation needs the whole model."""
+    whole = instantiate(cfg.model).state_dict()
+    weights = tmp_path / "weights.pth"
+    cfg.train.init_checkpoint = str(weights)
+    torch.save({"model": {n: t for n, t in whole.items() if "bottom_up" in n}}, weights)
+    check_config(cfg)
+    check_config(cfg, eval_only=True, allow_missing=True)
+    with pytest.raises(ValueError, match="layers of the model, which would stay random.*fpn"):
+        check_config(cfg, eval_only=True)
+    torch.save({"model": {n: t for n, t in whole.items() if "bottom_up" not in n}}, weights)
+    with pytest.raises(ValueError, match="layers of its backbone, which would stay random.*stem"):
+        check_config(cfg)
+    torch.save({"model": {"a": torch.zeros(1)}}, weights)
+    with pytest.raises(ValueError, match="has nothing of this model"):
         check_config(cfg)

@@ -96,7 +96,9 @@ def test_a_resumed_run_needs_no_first_weights(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path))
     settings = ["MODEL.WEIGHTS", "gone.pth", "OUTPUT_DIR", str(tiny_run), "DATASETS.TEST", ()]
     cfg = load_yaml(find_yaml(f"{ROW}.yaml"), settings)
-    check_yaml(cfg, eval_only=True, resume=True)
+    check_yaml(cfg, eval_only=True, resume=True, allow_missing=True)
+    with pytest.raises(ValueError, match="would stay random"):  # the run is another model's
+        check_yaml(cfg, eval_only=True, resume=True)
     with pytest.raises(ValueError, match="holds weights and no training to go on with"):
         check_yaml(cfg, resume=True)
     assert isinstance(load_either(str(tiny_run)), type(load_config(ROW)))
