@@ -67,8 +67,8 @@ def load_torch(path: str) -> Any:
     except pickle.UnpicklingError as error:
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise Refused(
-                f"refused: the file asks to run {found[1].rstrip('.')}. If it is a whole model, save "
-                "its weights alone: torch.save(model.state_dict(), FILE)"
+                f"refused: the file asks to run {found[1].rstrip('.')}. If it is a whole model, "
+                "save its weights alone: torch.save(model.state_dict(), FILE)"
             ) from error
         raise
 

@@ -131,7 +131,9 @@ def _by_edges(boxes, sizes) -> Form | None:
     if coco > 1 - _BEYOND:
         return None
     # Fractions that are none are far beyond every image, percents and thousandths cannot be told.
-    known = {name: share for name, share in shares.items() if name.endswith(("pixels", "fractions"))}
+    known = {
+        name: share for name, share in shares.items() if name.endswith(("pixels", "fractions"))
+    }
     found = _best(known, coco, "are inside the image")
     return found if found.name or coco < _HALF else None
 

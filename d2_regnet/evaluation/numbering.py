@@ -67,7 +67,7 @@ def _numbers(entries: list[dict], what: str) -> dict:
     for number, count in counts.items():
         if count > 1:
             raise ValueError(
-                f"the {what} id {number!r} stands for {count} of them: make ids unique"
+                f"the {what} id {number!r} stands for {count}: make ids unique"
             )
     try:
         return {each: number for number, each in enumerate(sorted(counts), 1)}

@@ -4,8 +4,8 @@ import pytest
 
 from d2_regnet import model_zoo
 from d2_regnet.archs import get_arch
+from d2_regnet.checkpoint.fitting import BACKBONE, DETECTOR, SCRATCH
 from d2_regnet.finetune.schedule import GIB, batch_size, picture_bytes, plan
-from d2_regnet.finetune.weights import BACKBONE, DETECTOR, SCRATCH
 
 
 def test_a_large_data_set_gets_12_passes():
