@@ -4,10 +4,12 @@ One module of this folder for each NAME, with `argument_parser()` and `main(argv
 """
 
 import importlib
+import os
+import signal
 import sys
 
 import d2_regnet
-from d2_regnet.utils.cli import BAD_INPUT
+from d2_regnet.utils.cli import BAD_INPUT, ignore_deprecations
 from d2_regnet.utils.threads import spin_briefly
 
 COMMANDS = {
@@ -52,7 +54,26 @@ def main(argv: list[str] | None = None) -> int | None:
         print(f"error: there is no command {name!r}: {suggest(name, COMMANDS)}", file=sys.stderr)
         return BAD_INPUT
     spin_briefly()
-    return importlib.import_module(f".{name.replace('-', '_')}", __name__).main(rest)
+    if "--verbose" not in rest:
+        ignore_deprecations()  # those of imports, too
+    try:
+        code = importlib.import_module(f".{name.replace('-', '_')}", __name__).main(rest)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _output_is_closed():
+            raise
+        return 128 + signal.SIGPIPE
+
+
+def _output_is_closed() -> bool:
+    """Whether who read the output has gone, as `head` does; then the rest goes nowhere."""
+    try:
+        sys.stdout.flush()
+        return False
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
 
 
 def usage() -> str:

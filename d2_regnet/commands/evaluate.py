@@ -1,16 +1,47 @@
 """Measures the AP of a model, by class, on its own test data or on yours."""
 
 import argparse
+import contextlib
+import io
+import json
+import logging
+import math
+import tempfile
+from pathlib import Path
 
-from d2_regnet.utils.cli import ToolParser
+from detectron2.config import CfgNode
+from detectron2.data import (
+    DatasetCatalog,
+    MetadataCatalog,
+    build_detection_test_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.data.datasets import register_coco_instances
+from detectron2.evaluation import inference_on_dataset
+from omegaconf import OmegaConf
+from tabulate import tabulate
+
+from d2_regnet.data.checks import check_annotations, check_images
+from d2_regnet.data.formats import FORMATS, read_dataset
+from d2_regnet.data.mapper import RobustMapper
+from d2_regnet.data.shapes import register_named_shapes
+from d2_regnet.evaluation import FastCOCOEvaluator
+from d2_regnet.inference import Predictor, find_model
+from d2_regnet.utils.cli import ToolParser, bad_input, failure, say
+from d2_regnet.utils.dtypes import DTYPES
+from d2_regnet.utils.files import check_folder, whole_file
+from d2_regnet.utils.progress import progress
 
 _EXAMPLES = """
 A published model on COCO val2017 (DETECTRON2_DATASETS names the folder that holds coco/):
     $ %(prog)s --model mask_rcnn_regnetx_400mf_fpn_3x
 
-Your own detector on your own data:
-    $ %(prog)s --model output/mine --data val/ val.json
+Your own detector on your own data, with the results in files:
+    $ %(prog)s --model output/mine --data val/ val.json --output output/evaluated
 """
+_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+_TITLES = {"bbox": "box", "segm": "mask"}
+RESULTS, METRICS, ANNOTATIONS = "coco_instances_results.json", "metrics.json", "annotations.json"
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -19,11 +50,212 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_model()
     parser.add_argument(
-        "--data", nargs=2, metavar=("IMAGES", "ANN"), help="default: the config's test data"
+        "--data",
+        nargs=2,
+        metavar=("IMAGES", "ANN"),
+        help="folder of images; COCO's JSON file, or the folder of the annotations "
+        "(default: the config's test data)",
     )
+    parser.add_argument("--format", choices=FORMATS, help="of --data (default: recognised)")
+    parser.add_device()
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help=f"write {RESULTS} and {METRICS} there"
+    )
+    parser.add_overwrite("files that exist")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser
 
 
+def own_data(cfg) -> list[str]:
+    """The registered data sets that a config is evaluated on.
+
+    Raises:
+        ValueError: it names none, or one that is not registered.
+    """
+    names = (
+        cfg.DATASETS.TEST
+        if isinstance(cfg, CfgNode)
+        else OmegaConf.select(cfg, "dataloader.test.dataset.names") or ()
+    )
+    names = [names] if isinstance(names, str) else list(names)
+    if not names:
+        raise ValueError("the config names no test data: name some with --data IMAGES ANN")
+    for name in names:
+        register_named_shapes(name)
+        if name not in DatasetCatalog:
+            raise ValueError(
+                f"the test data {name!r} is not registered here: name some with --data IMAGES ANN"
+            )
+    return names
+
+
+def in_order_of(coco: dict, classes: list[str], origin: str) -> dict:
+    """A COCO dict with the classes of a model, in its order; their ids then count from 1.
+
+    Returns:
+        `coco` itself, where it has them already.
+
+    Raises:
+        ValueError: it has a class that the model does not have, or two of one name.
+    """
+    ordered = sorted(coco["categories"], key=lambda each: each["id"])
+    names = [each["name"] for each in ordered]
+    if names == classes:
+        return coco
+    unknown = [name for name in names if name not in classes]
+    if unknown or len(set(names)) < len(names):
+        what = (
+            f"{len(unknown)} of its {len(names)} classes are none of the model's: "
+            f"{', '.join(map(repr, unknown[:5]))}"
+            if unknown
+            else "two of its classes have the same name"
+        )
+        raise ValueError(
+            f"{origin}: {what}. The model has {len(classes)}: {', '.join(classes[:10])}"
+            f"{', ...' if len(classes) > 10 else ''}"
+        )
+    new = {each["id"]: classes.index(each["name"]) + 1 for each in ordered}
+    annotations = [
+        each | {"category_id": new[each["category_id"]]} for each in coco.get("annotations", [])
+    ]
+    categories = [{"id": i, "name": name} for i, name in enumerate(classes, 1)]
+    return coco | {"categories": categories, "annotations": annotations}
+
+
+def register_data(args: argparse.Namespace, classes: list[str], folder: Path) -> str:
+    """Checks `--data` and registers it; `folder` takes its annotations where they are changed.
+
+    Returns:
+        Its name.
+
+    Raises:
+        ValueError, FileNotFoundError: what is wrong with it.
+    """
+    images, annotations = args.data
+    coco, account = read_dataset(images, annotations, args.format)
+    errors = [each for each in check_annotations(coco) if each.level == "error"]
+    if errors:
+        raise ValueError(
+            f"{annotations} has {len(errors)} error(s), the first: {errors[0].kind}: "
+            f"{errors[0].detail}; d2-regnet check-dataset lists them and writes a cleaned file"
+        )
+    if bad := check_images(coco["images"], images):
+        raise ValueError(
+            f"{annotations}: {len(bad)} of {len(coco['images'])} images cannot be used, the first: "
+            f"{bad[0].kind}: {bad[0].detail}"
+        )
+    ordered = in_order_of(coco, classes, annotations)
+    for line in account.lines():
+        say(f"--data: {line}")
+    if missing := set(classes) - {each["name"] for each in coco["categories"]}:
+        say(f"--data: it does not have {', '.join(sorted(missing))}: no AP of them")
+    file = Path(annotations)
+    if account.rewritten or ordered is not coco:
+        file = folder / ANNOTATIONS
+        file.write_text(json.dumps(ordered))
+    name = f"{annotations} with {images}"
+    if name in DatasetCatalog:  # from an earlier call in this process
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    register_coco_instances(name, {}, str(file), str(images))
+    return name
+
+
+def check_output(args: argparse.Namespace) -> None:
+    if args.output is None:
+        return
+    check_folder(args.output)
+    there = [f for f in (RESULTS, METRICS, ANNOTATIONS) if (args.output / f).exists()]
+    if there and not args.overwrite:
+        raise FileExistsError(
+            f"--output: {args.output / there[0]} exists; choose another folder, or --overwrite it"
+        )
+
+
+def evaluate(predictor: Predictor, name: str, records: list[dict], output: Path | None) -> dict:
+    """COCO's metrics in percent, by task: `{"bbox": {"AP": ..., "AP-person": ...}, ...}`."""
+    mapper = RobustMapper(
+        is_train=False, augmentations=predictor.augmentations, image_format=predictor.input_format
+    )
+    loader = build_detection_test_loader(records, mapper=mapper, num_workers=0)
+    evaluator = FastCOCOEvaluator(name, output_dir=output and str(output))
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+        return inference_on_dataset(predictor.model, progress(loader, desc="images"), evaluator)
+
+
+def tables(results: dict) -> str:
+    """The overall metrics of each task, and its AP by class."""
+    if not results:
+        return "The test data has no annotations, so there is no AP"
+    overall = [
+        [_TITLES.get(task, task), *(_shown(found.get(each, math.nan)) for each in _METRICS)]
+        for task, found in results.items()
+    ]
+    classes = dict.fromkeys(
+        key.removeprefix("AP-") for found in results.values() for key in found if "AP-" in key
+    )
+    by_class = [
+        [name, *(_shown(found.get(f"AP-{name}", math.nan)) for found in results.values())]
+        for name in classes
+    ]
+    heads = ["class", *(f"{_TITLES.get(task, task)} AP" for task in results)]
+    parts = [tabulate(overall, ["", *_METRICS], disable_numparse=True, stralign="right")]
+    if by_class:
+        align = ["left", *["right"] * len(results)]
+        parts.append(tabulate(by_class, heads, disable_numparse=True, colalign=align))
+    else:
+        parts.append("Nothing was detected")
+    return "\n\n".join(parts)
+
+
+def _shown(value: float) -> str:
+    return f"{value:.1f}" if math.isfinite(value) else "n/a"
+
+
+def as_json(results: dict) -> dict:
+    """`results` with null for what is not a number."""
+    return {
+        task: {key: value if math.isfinite(value) else None for key, value in found.items()}
+        for task, found in results.items()
+    }
+
+
+def write(output: Path, text: str, annotations: Path) -> None:
+    """What the evaluator does not write: the metrics, and the annotations where they changed."""
+    files = {METRICS: text.encode()}
+    if annotations.exists():
+        files[ANNOTATIONS] = annotations.read_bytes()
+    for name, content in files.items():
+        with whole_file(output / name) as file:
+            file.write(content)
+
+
 def main(argv: list[str] | None = None) -> int:
-    argument_parser().parse_args(argv)
-    return 1
+    args = argument_parser().parse_args(argv)
+    for name in ("fvcore", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as folder:
+        with bad_input(args.verbose):
+            check_output(args)
+            cfg, weights = find_model(args.model, args.weights)
+            names = [] if args.data else own_data(cfg)
+            predictor = Predictor(cfg, weights, device=args.device, dtype=DTYPES.get(args.dtype))
+            names = names or [register_data(args, predictor.classes, Path(folder))]
+            records = {n: get_detection_dataset_dicts(n, filter_empty=False) for n in names}
+        for name, images in records.items():
+            say(f"{args.model} with {weights} on {name}: {len(images)} images")
+        if args.dry_run:
+            return 0
+        with failure(args.verbose):
+            found = {n: evaluate(predictor, n, records[n], args.output) for n in names}
+            facts = [
+                {"model": args.model, "weights": weights, "data": name}
+                | {"images": len(records[name]), "results": as_json(results)}
+                for name, results in found.items()
+            ]
+            text = json.dumps(facts[0] if len(facts) == 1 else facts, indent=1)
+            if args.output:
+                write(args.output, text, Path(folder, ANNOTATIONS))
+    shown = "\n\n".join(f"{name}\n\n{tables(results)}" for name, results in found.items())
+    print(text if args.json else shown)
+    return 0

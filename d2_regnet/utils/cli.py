@@ -59,13 +59,27 @@ class ToolParser(argparse.ArgumentParser):
             "--model",
             required=True,
             metavar="MODEL",
-            help="a row's name, a config (.py, .yaml), or a run's folder",
+            help="a name that `d2-regnet zoo` lists, a config (.py, .yaml), or a run's folder",
         )
         self.add_argument(
             "--weights",
             metavar="PATH",
-            help="default: the row's published ones, or the run's newest",
+            help="default: the published ones, or the run's newest",
         )
+
+    def add_device(self) -> None:
+        """Adds `--device` and `--dtype`, which `d2_regnet.inference.Predictor` takes."""
+        from .dtypes import DTYPES  # loads torch, which most of --help does without
+
+        self.add_argument(
+            "--device", help="cpu, cuda or cuda:N (default: the GPU, if there is one)"
+        )
+        self.add_argument(
+            "--dtype", choices=DTYPES, help="prepare the model in it (default: as it was trained)"
+        )
+
+    def add_overwrite(self, what: str = "files that exist") -> None:
+        self.add_argument("--overwrite", action="store_true", help=f"replace {what}")
 
     def parse_args(self, args=None, namespace=None):
         """As argparse's; from here on deprecations of others' code show with `--verbose` only."""
@@ -83,9 +97,14 @@ class ToolParser(argparse.ArgumentParser):
 
 def _quiet(args: argparse.Namespace) -> argparse.Namespace:
     if not args.verbose:
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", message=_WARNINGS)
+        ignore_deprecations()
     return args
+
+
+def ignore_deprecations() -> None:
+    """Of others' code, and of no use to who runs a command."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=_WARNINGS)
 
 
 def bad_input(verbose: bool = False):
@@ -114,10 +133,17 @@ def failure(verbose: bool = False):
     return _one_line((Exception,), FAILED, verbose)
 
 
+def say(line: str) -> None:
+    """What is no result of a command goes to stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def _one_line(kinds: tuple, code: int, verbose: bool) -> Iterator[None]:
     try:
         yield
+    except BrokenPipeError:  # who reads the output has gone: `commands.main` knows
+        raise
     except kinds as error:
         if verbose:
             traceback.print_exc()

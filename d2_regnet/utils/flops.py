@@ -26,7 +26,7 @@ def count_flops(
         size: height and width of the image in pixels, divisible by the FPN's largest stride.
 
     Returns:
-        Multiply-adds of the `backbone`, the `fpn`, the `head` of a RetinaNet or the `rpn`, the `box`
+        Multiply-adds of the `backbone`, the `fpn`, a RetinaNet's `head` or the `rpn`, the `box`
         heads and the `mask` heads.
     """
     device = next(model.parameters()).device
