@@ -1,6 +1,9 @@
 """What the tests of all commands need: the command as a module, and how it refuses bad input."""
 
 import importlib
+import runpy
+import subprocess
+import sys
 
 import pytest
 
@@ -25,3 +28,19 @@ def refused(capsys):
         return err
 
     return refuse
+
+
+@pytest.fixture
+def run_script(root, monkeypatch, capfd):
+    """`run_script("tools/x.py", "--flag")`: the script as a shell runs it, what it printed and its
+    exit code; in this process, which has torch loaded already."""
+
+    def run(script, *arguments):
+        command = [str(root / script), *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(command[0], run_name="__main__")
+        return subprocess.CompletedProcess(command, end.value.code or 0, *capfd.readouterr())
+
+    return run

@@ -29,8 +29,10 @@ def run(root, *arguments):
     )
 
 
-def test_bad_input_ends_in_one_line(root):
-    result = run(root, "--config-file", "mask_rcnn_r50_fpn_1x.yaml", "MODEL.NONE", "1")
+def test_bad_input_ends_in_one_line(run_script):
+    result = run_script(
+        "tools/train_net.py", "--config-file", "mask_rcnn_r50_fpn_1x.yaml", "MODEL.NONE", "1"
+    )
     assert result.returncode == 2, result.stderr
     (line,) = (line for line in result.stderr.splitlines() if "No CUDA runtime" not in line)
     assert line.startswith("error: ") and "MODEL.NONE" in line

@@ -41,7 +41,8 @@ def test_every_kind_of_finding_is_tried():
 @pytest.mark.parametrize(
     "parts",
     [
-        ["kills", "checkpoints", "disk", "data"],
+        ["checkpoints", "data"],
+        pytest.param(["kills", "disk"], marks=pytest.mark.slow),
         pytest.param(["signals", "steps"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
