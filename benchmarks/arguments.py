@@ -45,8 +45,6 @@ OPTIONS = {
     "json": dict(type=Path, metavar="FILE", help="write the results"),
     "plot": dict(type=Path, metavar="FILE.png", help="draw the results"),
 }
-_ALWAYS = ("threads", "device", "json")
-_TIMED = ("rounds", "discard", *_ALWAYS)
 # A median of fewer than five runs, of which the first fills caches, says little.
 _LEAST = {"rounds": 5, "discard": 1, "batch": 1, "threads": 1, "count": 1, "layers": 1}
 
@@ -59,97 +57,86 @@ class Command:
         measure: called with one of what is compared, its peers and the arguments; the results.
         help: a line.
         peers: all there are.
-        options: of `OPTIONS`.
-        examples: command lines.
+        options: of `OPTIONS`; all have `threads`, `device` and `json`.
+        examples: their arguments.
         defaults: other ones than those of `OPTIONS`.
     """
 
     measure: Callable[[str, list[str], Namespace], list[dict]]
     help: str
     peers: Iterable[str]
-    options: Iterable[str]
-    examples: str
+    options: str
+    examples: list[str]
     defaults: dict = field(default_factory=dict)
 
 
-_OURS = ["ours", "detectron2"]
-_STEP = {"peers": _OURS, "size": [800, 1333], "batch": 2}
+_OURS = {"peers": ["ours", "detectron2"]}
+_STEP = {"size": [800, 1333], "batch": 2}
 COMMANDS = {
     "backbone": Command(
         backbone.measure,
         "backbones alone",
         backbone.PEERS,
-        ("peers", "archs", "train", "compile", "size", "batch", "dtypes", "plot", *_TIMED),
-        """
-    $ %(prog)s --archs RegNetX-3.2GF --peers ours detectron2 torchvision timm
-    $ %(prog)s --train --archs RegNetX-400MF --batch 2 --peers ours unfused checkpointed detectron2
-    $ %(prog)s --peers ours --size 224 224 --batch 4 --archs RegNetX-800MF efficientnet_b2@260
-""",
-        {"peers": _OURS},
+        "peers archs train compile size batch dtypes plot rounds discard",
+        [
+            "--archs RegNetX-3.2GF --peers ours detectron2 torchvision timm",
+            "--train --archs RegNetX-400MF --batch 2 --peers ours unfused checkpointed detectron2",
+            "--size 224 224 --batch 4 --peers ours --archs RegNetX-800MF efficientnet_b2@260",
+        ],
+        _OURS,
     ),
     "detector": Command(
         detector.measure,
         "whole detectors at inference",
         detectors.PEERS,
-        (
-            *("peers", "models", "amp", "cuda-graphs", "compile", "size", "batch", "dtypes"),
-            *("plot", *_TIMED),
-        ),
-        """
-    $ %(prog)s --models retinanet_regnetx_800mf_fpn_1x --dtypes float32 bfloat16
-    $ %(prog)s --models mask_rcnn_regnetx_400mf_fpn_3x mask_rcnn_regnetx_3.2gf_fpn_3x --plot a.png
-""",
-        {"peers": _OURS},
+        "peers models amp cuda-graphs compile size batch dtypes plot rounds discard",
+        [
+            "--models retinanet_regnetx_800mf_fpn_1x --dtypes float32 bfloat16",
+            "--plot a.png --models mask_rcnn_regnetx_400mf_fpn_3x mask_rcnn_regnetx_3.2gf_fpn_3x",
+        ],
+        _OURS,
     ),
     "layers": Command(
         layers.measure,
         "the dominant layers of detectors, and what bounds them",
         ["ours"],
-        ("models", "layers", "size", "batch", "dtypes", *_TIMED),
-        """
-    $ %(prog)s --models mask_rcnn_regnetx_3.2gf_fpn_1x --dtypes float32 bfloat16
-""",
+        "models layers size batch dtypes rounds discard",
+        ["--models mask_rcnn_regnetx_3.2gf_fpn_1x --dtypes float32 bfloat16"],
     ),
     "train": Command(
         train.measure,
         "whole training steps of detectors",
         detectors.PEERS,
-        ("peers", "models", "amp", "size", "batch", *_TIMED),
-        """
-    $ %(prog)s --models mask_rcnn_regnetx_400mf_fpn_3x --peers ours unfused detectron2
-""",
-        _STEP,
+        "peers models amp size batch rounds discard",
+        ["--models mask_rcnn_regnetx_400mf_fpn_3x --peers ours unfused detectron2"],
+        _STEP | _OURS,
     ),
     "memory": Command(
         train.memory,
         "training memory of detectors",
         detectors.PEERS,
-        ("peers", "models", "amp", "size", "batch", *_ALWAYS),
-        """
-    $ %(prog)s --models mask_rcnn_regnetx_12gf_fpn_1x --peers ours unfused detectron2
-    $ %(prog)s --models all --json memory.json
-""",
+        "peers models amp size batch",
+        [
+            "--models mask_rcnn_regnetx_12gf_fpn_1x --peers ours unfused detectron2",
+            "--models all --json memory.json",
+        ],
         _STEP | {"peers": ["ours"], "models": ["all"]},
     ),
     "data": Command(
         data.measure,
         "reading, resizing and masks, in one thread",
         data.PEERS,
-        ("peers", "models", "dataset", "annotations", "images", "count", *_TIMED),
-        """
-    $ %(prog)s --annotations instances_val2017.json --images val2017 --count 16
-""",
-        {"peers": _OURS},
+        "peers models dataset annotations images count rounds discard",
+        ["--annotations instances_val2017.json --images val2017 --count 16"],
+        _OURS,
     ),
     "evaluate": Command(
         evaluate.measure,
         "COCO AP of synthetic predictions",
         evaluate.PEERS,
-        ("peers", "count", *_TIMED),
-        """
-    $ %(prog)s --count 200
-""",
-        {"peers": _OURS, "count": 5000},
+        "peers count rounds discard",
+        ["--count 200"],
+        _OURS | {"count": 5000},
     ),
 }
 
@@ -161,12 +148,12 @@ def add_commands(commands, run: Callable[[Namespace], int]) -> None:
             name,
             description=command.help,
             help=command.help,
-            examples=command.examples,
+            examples="\n".join(f"    $ %(prog)s {line}" for line in command.examples),
             dry_run="list what would run, and run nothing",
         )
         if name in ("backbone", "detector", "layers"):
             parser.epilog += "\n\n" + COUNTED.replace("%", "%%")
-        for option in command.options:
+        for option in (*command.options.split(), "threads", "device", "json"):
             choices = {"choices": [*command.peers]} if option == "peers" else {}
             parser.add_argument(f"--{option}", **OPTIONS[option], **choices)
         parser.set_defaults(**{"peers": [*command.peers], **command.defaults, "run": run})

@@ -16,7 +16,7 @@ from d2_regnet.data.mapper import RobustMapper
 
 from .results import Result, Scale, Warnings
 
-_PICTURES = 8
+_IMAGES = 8
 _SIDES = (48, 32)
 _TIMES = 4
 
@@ -24,20 +24,20 @@ _TIMES = 4
 def run(scale: Scale) -> Iterator[Result]:
     rng = np.random.default_rng(scale.seed)
     for number in range(scale.of(_TIMES)):
-        for fault, (damage, readable) in _PICTURE_FAULTS.items():
-            yield _picture(scale.folder / f"image{number}", fault, damage, readable, rng)
+        for fault, (damage, readable) in _IMAGE_FAULTS.items():
+            yield _image(scale.folder / f"image{number}", fault, damage, readable, rng)
         for kind in KINDS:
             yield _annotation(scale.folder / f"annotation{number}", kind, rng)
 
 
-def _picture(folder: Path, fault: str, damage: Callable, readable: bool, rng) -> Result:
+def _image(folder: Path, fault: str, damage: Callable, readable: bool, rng) -> Result:
     """One image of a data set of eight is of a kind; an epoch of it is trained on."""
     coco = _data_set(folder, rng)
     records = [
         {**image, "file_name": str(folder / image["file_name"]), "image_id": image["id"]}
         for image in coco["images"]
     ]
-    victim = records[int(rng.integers(_PICTURES))]
+    victim = records[int(rng.integers(_IMAGES))]
     damage(victim, rng)
     warnings = Warnings()
     log = logging.getLogger("d2_regnet.data.loader")
@@ -50,7 +50,7 @@ def _picture(folder: Path, fault: str, damage: Callable, readable: bool, rng) ->
         loader = build_train_loader(
             records, mapper=mapper, total_batch_size=2, seed=0, aspect_ratio_grouping=False
         )
-        seen = [x for batch in islice(loader, 2 * _PICTURES) for x in batch]
+        seen = [x for batch in islice(loader, 2 * _IMAGES) for x in batch]
     except Exception as error:
         return Result(fault, f"fails: {type(error).__name__}", "all", False, str(error))
     finally:
@@ -107,7 +107,7 @@ def _data_set(folder: Path, rng) -> dict:
     folder.mkdir(exist_ok=True)
     width, height = _SIDES
     images, annotations = [], []
-    for number in range(1, _PICTURES + 1):
+    for number in range(1, _IMAGES + 1):
         pixels = rng.integers(256, size=(height, width, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
         images.append(dict(id=number, file_name=f"{number}.png", width=width, height=height))
@@ -195,7 +195,7 @@ def _wrong_suffix(record, rng):
 
 
 # kind -> what makes it, and whether it can be read
-_PICTURE_FAULTS = {
+_IMAGE_FAULTS = {
     "greyscale image": (_saved_as("L"), True),
     "palette image": (_saved_as("P"), True),
     "image of 1 bit": (_saved_as("1"), True),
@@ -249,7 +249,7 @@ def _without(section: str, field: str) -> Callable:
 
 def _file(change: Callable[[Path], None]) -> Callable:
     def inject(coco, folder, rng):
-        change(folder / coco["images"][int(rng.integers(_PICTURES))]["file_name"])
+        change(folder / coco["images"][int(rng.integers(_IMAGES))]["file_name"])
 
     return inject
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from benchmarks.machine import describe
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,5 @@ def totals(text: str) -> tuple[int, int]:
 
 def machine() -> str:
     """What it ran on, in one line."""
-    processor = platform.processor() or platform.machine()
-    with open("/proc/cpuinfo") as file:
-        found = re.search(r"^model name\s*: (.*)$", file.read(), re.MULTILINE)
-    return f"{found[1] if found else processor}, {platform.system()}, torch {torch.__version__}"
+    found = describe()
+    return f"{found['processor']}, {platform.system()}, torch {found['torch']}"
