@@ -6,8 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+from d2_regnet.data.formats.account import Account
 from d2_regnet.inference import Predictor, find_model
-from d2_regnet.inference.inputs import Camera, Source, find_sources
+from d2_regnet.inference.inputs import Source, Stream, find_sources
 from d2_regnet.inference.outputs import CSV, JSON, check_targets
 from d2_regnet.inference.predictor import DTYPES
 from d2_regnet.inference.run import predict
@@ -42,7 +43,7 @@ def argument_parser() -> argparse.ArgumentParser:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="an image, a folder, a glob, a video, or the number of a camera",
+        help="an image, a folder, a glob, a video, an address (http, rtsp), or a camera's number",
     )
     parser.add_model()
     parser.add_argument(
@@ -78,12 +79,15 @@ def prepare(args: argparse.Namespace) -> list[Source]:
     """Everything that can be known to be wrong before the model is built."""
     if args.max_frames is not None and args.max_frames < 1:
         raise ValueError(f"--max-frames must be at least 1, not {args.max_frames}")
-    sources = find_sources(args.inputs, args.output)
+    account = Account()
+    sources = find_sources(args.inputs, args.output, account)
+    for line in account.lines():
+        print(line, file=sys.stderr)
     check_targets([] if args.no_drawings else sources, args.output, args.overwrite)
     for source in sources:
-        if isinstance(source, Camera):
+        if isinstance(source, Stream):
             source.capture  # noqa: B018  opens it
-    if not any(isinstance(s, Camera) or Path(s.name).is_file() for s in sources):
+    if not any(not s.local or Path(s.name).is_file() for s in sources):
         raise FileNotFoundError(f"there is no file {sources[0].name}")
     return sources
 

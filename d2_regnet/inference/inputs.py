@@ -1,6 +1,7 @@
-"""What is predicted on: images, folders, globs, videos and cameras, one frame after the other."""
+"""What is predicted on: images, folders, globs, videos, cameras and addresses, frame by frame."""
 
 import glob
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,12 +11,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from d2_regnet.data.images import read_image
+from d2_regnet.data.formats.account import Account
+from d2_regnet.data.images import image_suffixes, open_image, read_image, to_array
+from d2_regnet.utils.files import is_hidden, walk
 
-__all__ = ["Camera", "File", "Frame", "Source", "Video", "find_sources"]
+from .addresses import (
+    PATIENCE,
+    VIDEO_SUFFIXES,
+    download,
+    is_address,
+    is_stream,
+    path_of,
+    without_password,
+)
 
-_PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
-_VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
+__all__ = ["Camera", "File", "Frame", "Source", "Stream", "Url", "Video", "find_sources"]
+
+_MOST_PIXELS = 1 << 28  # of an image from the network
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,7 @@ class File:
     name: str
     target: Path
     count = 1
+    local = True
 
     def frames(self) -> Iterator[Frame]:
         """
@@ -55,11 +68,33 @@ class File:
 
 
 @dataclass(frozen=True)
+class Url(File):
+    """An image on the network; its `name` is the address without user and password."""
+
+    address: str = ""
+    local = False
+
+    def frames(self) -> Iterator[Frame]:
+        """
+        Raises:
+            OSError, ValueError: it does not come, is too large, or is no image.
+        """
+        file = io.BytesIO(download(self.address))
+        image = open_image(file, self.name)
+        if image.width * image.height > _MOST_PIXELS:
+            raise OSError(
+                f"{self.name} has {image.width} x {image.height} pixels, which is too much"
+            )
+        yield Frame(self, to_array(image, "RGB"))
+
+
+@dataclass(frozen=True)
 class Video:
     """A video's file; attributes as `File`'s."""
 
     name: str
     target: Path
+    local = True
 
     @cached_property
     def count(self) -> int:
@@ -84,69 +119,122 @@ class Video:
 
 
 @dataclass(frozen=True)
-class Camera:
-    """A webcam, of which there is no end."""
+class Stream:
+    """A video on the network, which need not end.
 
-    number: int
+    Attributes:
+        address: with the user and the password, if there are any; `name` has none.
+        target: see `File`.
+    """
+
+    address: str | int
     target: Path
-    count = 0
+    local = False
 
     @property
     def name(self) -> str:
-        return f"camera {self.number}"
+        return without_password(self.address)
+
+    @cached_property
+    def count(self) -> int:
+        """How many frames it says it has; 0 where it does not say."""
+        return max(0, int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     @cached_property
     def capture(self) -> cv2.VideoCapture:
         """
         Raises:
-            OSError: there is no such camera.
+            OSError: it cannot be opened.
         """
         level = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        capture = cv2.VideoCapture(self.number)
+        capture = self._open()
         cv2.utils.logging.setLogLevel(level)
         if not capture.isOpened():
-            raise OSError(
-                f"there is no camera {self.number}, or another program has it (a file of that "
-                f"name is ./{self.number})"
-            )
+            raise OSError(self._unopened())
         return capture
+
+    def _open(self) -> cv2.VideoCapture:
+        patience = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
+        options = [value for key in patience for value in (key, 1000 * PATIENCE)]
+        return cv2.VideoCapture(self.address, cv2.CAP_FFMPEG, options)
+
+    def _unopened(self) -> str:
+        return f"{self.name} does not answer, or with no video that OpenCV can read"
 
     @property
     def fps(self) -> float:
+        """Frames a second, 25 where it does not say."""
         return _fps(self.capture.get(cv2.CAP_PROP_FPS))
 
     def frames(self) -> Iterator[Frame]:
+        """
+        Raises:
+            OSError: not one frame comes.
+        """
+        index = -1
         for index, image in enumerate(_read(self.capture)):
             yield Frame(self, image, index)
+        if index < 0:
+            raise OSError(f"{self.name}: not one frame came")
 
 
-Source = File | Video | Camera
+@dataclass(frozen=True)
+class Camera(Stream):
+    """A webcam, of which there is no end; `address` is its number."""
+
+    count = 0
+
+    @property
+    def name(self) -> str:
+        return f"camera {self.address}"
+
+    def _open(self) -> cv2.VideoCapture:
+        return cv2.VideoCapture(self.address)
+
+    def _unopened(self) -> str:
+        return (
+            f"there is no camera {self.address}, or another program has it (a file of that name is "
+            f"./{self.address})"
+        )
 
 
-def find_sources(inputs: Sequence[str], output: str | os.PathLike) -> list[Source]:
-    """What the inputs name, each once, in their order; nothing is opened.
+Source = File | Video | Stream
+
+
+def find_sources(
+    inputs: Sequence[str], output: str | os.PathLike, account: Account | None = None
+) -> list[Source]:
+    """What the inputs name, each once, in their order; nothing is opened, but an address of http
+    whose suffix does not tell an image from a video is asked.
 
     Where it is drawn follows from where it lies: below the output folder as below the folder that
-    all inputs have in common, so two files of one name do not meet. A JPEG or PNG keeps its name,
-    to any other image's `.png` is added, to any other video's `.mp4`.
+    all inputs have in common, so two files of one name do not meet; and so for addresses. A JPEG or
+    PNG keeps its name, to any other image's `.png` is added, to any other video's `.mp4`.
 
     Args:
-        inputs: files, folders (all their images and videos, at any depth), globs (`**` too), or
-            the number of a camera. A file that does not exist is taken for an image.
+        inputs: files, folders (all their images and videos, at any depth), globs (`**` too), the
+            number of a camera, or addresses: http(s) of images, videos and streams, rtsp and its
+            like. A file that does not exist is taken for an image.
         output: the folder of the results. What lies in it is no input of a folder's or a glob's.
+        account: counts what lies in the folders, or matches the globs, and is not taken.
 
     Raises:
-        ValueError: no input, a folder or glob without images, or two targets of one name.
+        ValueError: no input, a folder or glob without images, an address of another kind, or two
+            targets of one name.
     """
-    output = Path(output)
+    output, account = Path(output), Account() if account is None else account
+    inputs = [os.path.expanduser(each) for each in inputs]
+    urls = [each for each in inputs if is_address(each)]
     cameras = [int(each) for each in inputs if _is_camera(each)]
-    files = [f for each in inputs if not _is_camera(each) for f in _files(each, output.resolve())]
+    others = [each for each in inputs if each not in urls and not _is_camera(each)]
+    files = [f for each in others for f in _files(each, output.resolve(), account)]
     files = list({os.path.abspath(file): file for file in files})
-    if not files and not cameras:
-        raise ValueError("no input: name images, folders, videos or a camera")
+    if not (files or cameras or urls):
+        raise ValueError("no input: name images, folders, videos, addresses or a camera")
     common = os.path.commonpath([os.path.dirname(file) for file in files]) if files else ""
     sources: list[Source] = [_of_file(f, output / os.path.relpath(f, common)) for f in files]
+    sources += _of_addresses(list(dict.fromkeys(urls)), output)
     sources += [Camera(n, output / f"camera{n}.mp4") for n in dict.fromkeys(cameras)]
     by_target = {}
     for source in sources:
@@ -159,44 +247,88 @@ def find_sources(inputs: Sequence[str], output: str | os.PathLike) -> list[Sourc
     return sources
 
 
+def _of_addresses(addresses: list[str], output: Path) -> list[Source]:
+    paths = [path_of(each) for each in addresses]
+    common = os.path.commonpath([path.parent for path in paths]) if paths else ""
+    sources = []
+    for address, path in zip(addresses, paths):
+        target = output / path.relative_to(common)
+        if is_stream(address):
+            sources.append(Stream(address, _of_video(target)))
+        else:
+            sources.append(Url(without_password(address), _of_image(target), address))
+    return sources
+
+
+def _of_video(target: Path) -> Path:
+    return target if target.suffix.lower() == ".mp4" else target.with_name(f"{target.name}.mp4")
+
+
+def _of_image(target: Path) -> Path:
+    keeps = target.suffix.lower() in (".jpg", ".jpeg", ".png")
+    return target if keeps else target.with_name(f"{target.name}.png")
+
+
 def _of_file(file: str, target: Path) -> File | Video:
     shown = os.path.relpath(file)
     shown = file if shown.startswith("..") else shown
-    if target.suffix.lower() in _VIDEOS:
-        keeps = target.suffix.lower() == ".mp4"
-        return Video(shown, target if keeps else target.with_name(f"{target.name}.mp4"))
-    keeps = target.suffix.lower() in (".jpg", ".jpeg", ".png")
-    return File(shown, target if keeps else target.with_name(f"{target.name}.png"))
+    if target.suffix.lower() in VIDEO_SUFFIXES:
+        return Video(shown, _of_video(target))
+    return File(shown, _of_image(target))
 
 
 def _is_camera(text: str) -> bool:
     return text.isdecimal() and not os.path.exists(text)
 
 
-def _files(text: str, output: Path) -> list[str]:
+def _files(text: str, output: Path, account: Account) -> list[str]:
     """The files that one input names."""
     if os.path.isdir(text):
-        found = _readable(Path(text).rglob("*"), output)
+        found = _taken(walk(text), output, account, Path(text))
         if not found:
-            raise ValueError(f"the folder {text} has no images or videos")
+            raise ValueError(f"the folder {text} has no images or videos{_said(account)}")
     elif not os.path.exists(text) and glob.has_magic(text):
-        found = _readable(map(Path, glob.glob(text, recursive=True)), output)
+        found = _taken(map(Path, sorted(glob.glob(text, recursive=True))), output, account)
         if not found:
-            raise ValueError(f"nothing matches {text}, or no images or videos")
+            raise ValueError(f"nothing matches {text}, or no images or videos{_said(account)}")
     else:
         found = [text]
     return found
 
 
-def _readable(paths: Iterable[Path], output: Path) -> list[str]:
-    return sorted(
-        str(path)
-        for path in paths
-        if path.suffix.lower() in _PICTURES | _VIDEOS
-        and not any(part.startswith(".") for part in path.parts if part not in (".", ".."))
-        and path.is_file()
-        and output not in path.resolve().parents
-    )
+def _said(account: Account) -> str:
+    return "".join(f"; {line}" for line in account.lines())
+
+
+def _taken(
+    paths: Iterable[Path], output: Path, account: Account, folder: Path | None = None
+) -> list[str]:
+    """The images and videos among them; the others are counted."""
+    taken = []
+    for path in paths:
+        suffix, reason = path.suffix.lower(), None
+        if path.is_dir():
+            reason = "a folder: name it, or match with ** what lies in it"
+        elif folder and is_hidden(path, folder):
+            reason = "hidden"
+        elif output in path.resolve().parents:
+            reason = "in the output folder"
+        elif suffix not in image_suffixes() | VIDEO_SUFFIXES or (
+            suffix == ".ts" and _is_text(path)
+        ):
+            reason = f"{suffix or 'no suffix'}, which is no image's or video's"
+        if reason:
+            account.leave_out("files", reason, str(path))
+        else:
+            account.use("files")
+            taken.append(str(path))
+    return taken
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a .ts file is TypeScript: MPEG's transport streams begin with this byte."""
+    with open(path, "rb") as file:
+        return file.read(1) != b"G"
 
 
 def _read(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from d2_regnet.utils.files import check_folder, whole_file
 
-from .inputs import Camera, Frame, Source, Video
+from .inputs import Frame, Source, Stream, Video
 from .prediction import Prediction
 
 __all__ = ["CSV", "JSON", "Results", "VideoWriter", "check_targets", "write_picture"]
@@ -36,7 +36,7 @@ def check_targets(sources: Sequence[Source], output: Path, overwrite: bool) -> N
     check_folder(output)
     targets = [*(source.target for source in sources), output / JSON, output / CSV]
     there = [target for target in targets if target.exists()]
-    inputs = {os.path.realpath(s.name) for s in sources if not isinstance(s, Camera)}
+    inputs = {os.path.realpath(s.name) for s in sources if s.local}
     for target in there:
         if os.path.realpath(target) in inputs:
             raise ValueError(f"{target} is an input: choose another folder with --output")
@@ -123,7 +123,7 @@ def write_picture(image: np.ndarray, target: Path) -> None:
 class VideoWriter:
     """An MP4 file that appears when the block ends without an error; MPEG-4 Part 2."""
 
-    def __init__(self, source: Video | Camera):
+    def __init__(self, source: Video | Stream):
         self._source = source
         self._writer = None
 

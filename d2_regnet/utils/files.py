@@ -1,4 +1,4 @@
-"""Files that appear under their name only when they are complete, and folders for them."""
+"""Files that appear under their name only when they are complete; folders, and what is in them."""
 
 import os
 import secrets
@@ -50,3 +50,21 @@ def whole_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def walk(folder: str | os.PathLike) -> Iterator[Path]:
+    """All files below a folder, in order; folders that links lead to as well, each once."""
+    seen = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield from (Path(here, name) for name in sorted(files))
+
+
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether its name, or that of a folder on its way from `folder`, begins with a dot."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)

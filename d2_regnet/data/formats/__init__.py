@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 
 from d2_regnet.archs import suggest
+from d2_regnet.utils.files import is_hidden, walk
 
 from . import coco, labelme, voc, yolo
 from .account import Account
-from .folders import is_hidden, walk
 from .reading import read_label_files
 
 __all__ = ["FORMATS", "UNLABELLED", "Account", "read_dataset", "recognise"]

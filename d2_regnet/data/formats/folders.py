@@ -3,35 +3,18 @@
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
 
 from d2_regnet.data.images import image_suffixes
+from d2_regnet.utils.files import is_hidden, walk
 
 from .account import Account
 
-__all__ = ["Pairs", "find_images", "is_hidden", "slashes", "walk"]
+__all__ = ["Pairs", "find_images", "slashes"]
 
 # Of the folders that tools make for the images and for their labels; both lead to one key.
 _PARALLEL = {"images", "labels", "JPEGImages", "Annotations"}
-
-
-def walk(folder: str | os.PathLike) -> Iterator[Path]:
-    """All files below a folder, in order; folders that links lead to as well, each once."""
-    seen = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        yield from (Path(here, name) for name in sorted(files))
-
-
-def is_hidden(path: Path, folder: Path) -> bool:
-    """Whether its name, or that of a folder on its way from `folder`, begins with a dot."""
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def find_images(folder: Path, account: Account, labels: Iterable[Path] = ()) -> list[Path]:

@@ -9,9 +9,10 @@ from typing import Any
 from pycocotools import mask as mask_utils
 
 from d2_regnet.data.images import Header, read_header
+from d2_regnet.utils.files import is_hidden, walk
 
 from .account import Account, printable
-from .folders import Pairs, find_images, is_hidden, walk
+from .folders import Pairs, find_images
 
 __all__ = ["Document", "Shape", "Unusable", "numbers", "plain_rle", "read_label_files"]
 
