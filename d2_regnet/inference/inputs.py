@@ -288,7 +288,7 @@ def _files(text: str, output: Path, account: Account) -> list[str]:
         if not found:
             raise ValueError(f"the folder {text} has no images or videos{_said(account)}")
     elif not os.path.exists(text) and glob.has_magic(text):
-        found = _taken(map(Path, sorted(glob.glob(text, recursive=True))), output, account)
+        found = _taken(map(Path, glob.glob(text, recursive=True)), output, account)
         if not found:
             raise ValueError(f"nothing matches {text}, or no images or videos{_said(account)}")
     else:
@@ -304,7 +304,7 @@ def _taken(
     paths: Iterable[Path], output: Path, account: Account, folder: Path | None = None
 ) -> list[str]:
     """The images and videos among them; the others are counted."""
-    taken = []
+    taken, known = [], image_suffixes() | VIDEO_SUFFIXES
     for path in paths:
         suffix, reason = path.suffix.lower(), None
         if path.is_dir():
@@ -322,7 +322,7 @@ def _taken(
         else:
             account.use("files")
             taken.append(str(path))
-    return taken
+    return sorted(taken)
 
 
 def _is_text(path: Path) -> bool:

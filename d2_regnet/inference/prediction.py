@@ -61,7 +61,7 @@ class Prediction:
             from supervision import Detections
         except ImportError as error:
             raise ImportError(
-                "supervision is not installed: pip install 'd2_regnet[data]'"
+                "supervision is not installed: pip install 'd2_regnet[supervision]'"
             ) from error
         found = Detections.from_detectron2({"instances": self.instances})
         found.data["class_name"] = np.array(self.names, dtype=str)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from d2_regnet.archs import suggest
 from d2_regnet.checkpoint import SafetensorsCheckpointer
-from d2_regnet.data.images import read_image
+from d2_regnet.data.images import read_image, to_8_bits, to_array
 
 from .models import dataset_metadata, find_model, number_of_classes
 from .optimize import optimize_for_inference
@@ -110,8 +110,9 @@ class Predictor:
     ) -> Prediction | list[Prediction]:
         """
         Args:
-            images: one image or several: paths, PIL images, or uint8 arrays (H, W, 3), also
-                (H, W) and, with transparency, which is dropped, (H, W, 4).
+            images: one image or several: paths, PIL images, which are turned as their EXIF
+                orientation says, or uint8 arrays (H, W, 3), also (H, W) and, with transparency,
+                which is dropped, (H, W, 4). Values of 16 bits are scaled to 8.
             array_format: the channel order of arrays, "RGB" or "BGR". Not given, it is RGB, and a
                 warning says so once.
 
@@ -123,7 +124,7 @@ class Predictor:
             ValueError: an array of another kind, or no such order.
             OSError: a file that is missing or no image.
         """
-        if isinstance(pictures, Picture):
+        if isinstance(pictures, Picture) or not isinstance(pictures, Iterable):
             return next(self.stream([pictures], array_format=array_format))
         return list(self.stream(pictures, array_format=array_format))
 
@@ -142,12 +143,11 @@ class Predictor:
         if isinstance(picture, str | os.PathLike):
             return read_image(os.fspath(picture), self.input_format)
         if isinstance(picture, Image.Image):
-            array, order = np.asarray(picture.convert("RGB")), "RGB"
-        else:
-            array, order = _three_channels(picture), array_format
-            if order is None:
-                _say_the_order()
-                order = "RGB"
+            return to_array(picture, self.input_format)
+        array, order = _three_channels(picture), array_format
+        if order is None:
+            _say_the_order()
+            order = "RGB"
         return array if order == self.input_format else array[:, :, ::-1]
 
     @torch.no_grad()
@@ -247,13 +247,17 @@ def _indices(names: Sequence[str] | None, known: list[str]) -> list[int] | None:
 
 
 def _three_channels(array) -> np.ndarray:
-    if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
-        kind = getattr(array, "dtype", type(array).__name__)
-        raise ValueError(f"an image is a path, a PIL image or a uint8 array, not {kind}")
+    kind = getattr(array, "dtype", type(array).__name__)
+    if array is None:
+        kind = "None, which is what cv2.imread gives for a file that it cannot read"
+    if not isinstance(array, np.ndarray) or array.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"an image is a path, a PIL image or a uint8 or uint16 array, not {kind}")
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or not array.size:
         raise ValueError(f"an image's array is (H, W, 3), not {array.shape}")
+    if array.dtype == np.uint16:
+        array = to_8_bits(array)
     return array.repeat(3, axis=2) if array.shape[2] == 1 else array[:, :, :3]
 
 

@@ -109,7 +109,7 @@ def gone(coco):
     ("change", "said"),
     [
         (empty, "--train: .*a.json has no annotations"),
-        (broken, r"--train: .*1 error\(s\), .*unknown category id.*check_dataset.py --json"),
+        (broken, r"--train: .*1 error\(s\), .*unknown category id.*check-dataset --json"),
         (gone, "--train: of 4 images looked at, none can be used; .*missing image"),
     ],
 )

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as mask_utils
 
-from .reading import Document, Shape, Unusable, numbers, plain_rle
+from .reading import Document
+from .shape import Shape, Unusable, numbers, plain_rle, size_of
 
 NAME, SUFFIX, UNLABELLED, ONE_IMAGE = "labelme", ".json", "skip", True
 
@@ -37,16 +38,15 @@ def load(path: Path) -> Document:
     if not isinstance(shapes, list):
         raise ValueError("it has no list of shapes")
     size = (content.get("imageWidth"), content.get("imageHeight"))
-    if None not in size:
-        size = tuple(numbers(size))
-        if min(size) < 1:
-            size = (None, None)
     image = content.get("imagePath")
     return Document(
         objects=shapes,
         where="shape",
-        size=None if None in size else size,
+        size=None if None in size else size_of(numbers(size)),
         image=image if isinstance(image, str) and image else None,
+        alone=", but in its imageData: labelme_export_json writes it"
+        if content.get("imageData")
+        else "",
     )
 
 

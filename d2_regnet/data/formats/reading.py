@@ -1,28 +1,17 @@
 """What all readers of label files share: from documents to a COCO dict and its account."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-from pycocotools import mask as mask_utils
 
 from d2_regnet.data.images import Header, read_header
 from d2_regnet.utils.files import is_hidden, walk
 
 from .account import Account, printable
 from .folders import Pairs, find_images
+from .shape import Unusable, entry_of, join
 
-__all__ = ["Document", "Shape", "Unusable", "numbers", "plain_rle", "read_label_files"]
-
-
-class Unusable(ValueError):
-    """An object that is understood, and that a detector cannot be taught: the reason; its class."""
-
-    def __init__(self, reason: str, name: str | None = None):
-        super().__init__(reason)
-        self.name = name
+__all__ = ["Document", "read_label_files"]
 
 
 @dataclass
@@ -34,6 +23,7 @@ class Document:
         where: what the file calls its objects, such as "line": they are counted from 1.
         size: width and height of the image that was annotated; None where the file does not say.
         image: the image's name or path, as the file has it.
+        alone: what to tell where the image is missing.
         remarks: things about the file.
     """
 
@@ -41,47 +31,8 @@ class Document:
     where: str
     size: tuple[int, int] | None = None
     image: str | None = None
+    alone: str = ""
     remarks: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Shape:
-    """An object in pixels.
-
-    Attributes:
-        name: its class.
-        box: x0, y0, x1, y1; None: that of the outline.
-        outline: polygons, each [x, y, x, y, ...]; or compressed RLE. None: it has no mask.
-        group: shapes of one image, class and group are parts of one object.
-        remarks: what is worth knowing about it.
-    """
-
-    name: str
-    box: tuple[float, float, float, float] | None = None
-    outline: list[list[float]] | dict | None = None
-    group: Any = None
-    remarks: tuple[str, ...] = ()
-
-
-def numbers(values) -> list[float]:
-    """Finite numbers of numbers or texts.
-
-    Raises:
-        ValueError: naming the first that is none.
-    """
-    read = []
-    for value in values:
-        try:
-            if isinstance(value, bool | None):
-                raise TypeError
-            if isinstance(value, str) and "_" in value:  # which Python reads
-                raise ValueError
-            read.append(float(value))
-        except (TypeError, ValueError, OverflowError):
-            raise ValueError(f"{value!r} is not a number") from None
-        if not math.isfinite(read[-1]):
-            raise ValueError(f"{value!r} is not a finite number")
-    return read
 
 
 def read_label_files(
@@ -183,6 +134,8 @@ def _pair(
                 reason = "its image has another label file" if not free else "several images fit"
             if path in unread:
                 reason += f", and no {format.NAME}"
+            elif not images:
+                reason += documents[path].alone
             account.leave_out("label files", reason, str(path.relative_to(folder)))
             if path in documents:
                 count = len(documents[path].objects)
@@ -280,7 +233,7 @@ class _Builder:
             where = f"{label.name}, {document.where} {index}"
             try:
                 shape = self._format.convert(one, size, self._context)
-                entry = _entry(shape, size)
+                entry = entry_of(shape, size)
                 written = f"{shape.name} {entry}"
                 if written in seen and shape.group is None:
                     raise Unusable("an exact copy of another in its image")
@@ -299,7 +252,7 @@ class _Builder:
             key = (shape.name, str(shape.group))
             if shape.group is not None and key in groups:
                 account.remark("objects", "a further part of another, by their group", where)
-                _join(groups[key], entry, size)
+                join(groups[key], entry, size)
                 continue
             groups[key] = entry
             self._found.append((image, shape.name, entry))
@@ -338,67 +291,3 @@ def _size(header: Header, annotated: tuple[int, int] | None) -> tuple[int, int] 
     if annotated is None or annotated == header.displayed:
         return header.displayed
     return header.stored if annotated == header.stored else None
-
-
-def _entry(shape: Shape, size: tuple[int, int]) -> dict:
-    """What a COCO annotation says of the shape alone."""
-    remarks, outline = [], shape.outline
-    if isinstance(outline, list):
-        usable = [polygon for polygon in outline if len(polygon) >= 6]
-        if outline and not usable:
-            remarks.append("a polygon of under three points: an object without a mask")
-        outline = usable
-    box = shape.box or _bounds(shape.outline)
-    if box is None or box[0] == box[2] or box[1] == box[3]:
-        raise Unusable("a box without width or height", shape.name)
-    area = _area(outline, size) if outline else 0.0
-    if outline and not area:
-        remarks.append("an outline that covers no pixel: an object without a mask")
-    x0, y0, x1, y1 = box
-    entry = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": area or (x1 - x0) * (y1 - y0)}
-    if area:
-        entry["segmentation"] = outline
-    return entry | {"remarks": remarks}
-
-
-def _bounds(outline) -> tuple[float, float, float, float] | None:
-    if isinstance(outline, dict):
-        x, y, width, height = (float(each) for each in mask_utils.toBbox(outline))
-        return x, y, x + width, y + height
-    points = [value for polygon in outline or [] for value in polygon]
-    if not points:
-        return None
-    return min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])
-
-
-def _area(outline: list | dict, size: tuple[int, int]) -> float:
-    """Pixels, as COCO's evaluation counts them."""
-    return float(mask_utils.area(_rle(outline, size)))
-
-
-def _rle(outline: list | dict, size: tuple[int, int]) -> dict:
-    if isinstance(outline, dict):
-        return outline
-    return mask_utils.merge(mask_utils.frPyObjects(outline, size[1], size[0]))
-
-
-def _join(whole: dict, part: dict, size: tuple[int, int]) -> None:
-    """Adds a part to an object; it has a mask where all its parts have."""
-    (x, y, w, h), (left, top, width, height) = whole["bbox"], part["bbox"]
-    x0, y0 = min(x, left), min(y, top)
-    x1, y1 = max(x + w, left + width), max(y + h, top + height)
-    whole["bbox"] = [x0, y0, x1 - x0, y1 - y0]
-    one, other = whole.pop("segmentation", None), part.get("segmentation")
-    if not one or not other:
-        whole["area"] = whole["bbox"][2] * whole["bbox"][3]
-        return
-    if isinstance(one, list) and isinstance(other, list):
-        whole["segmentation"] = one + other
-    else:
-        whole["segmentation"] = plain_rle(mask_utils.merge([_rle(one, size), _rle(other, size)]))
-    whole["area"] = _area(whole["segmentation"], size)
-
-
-def plain_rle(rle: dict) -> dict:
-    """pycocotools' RLE as JSON has it."""
-    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}

@@ -11,7 +11,8 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
 from .account import Account
-from .reading import Document, Shape, Unusable, numbers
+from .reading import Document
+from .shape import Shape, Unusable, numbers, size_of
 
 NAME, SUFFIX, UNLABELLED, ONE_IMAGE = "voc", ".xml", "skip", True
 
@@ -33,16 +34,14 @@ def load(path: Path) -> Document:
     if root.tag != "annotation":
         known = " (CVAT's own form: export VOC or COCO)" if root.find("image") is not None else ""
         raise ValueError(f"its outermost element is <{root.tag}>, not <annotation>{known}")
-    size = None
-    if root.find("size/width") is not None and root.find("size/height") is not None:
-        size = tuple(numbers([root.findtext("size/width"), root.findtext("size/height")]))
+    sides = [(root.findtext(f"size/{side}") or "").strip() for side in ("width", "height")]
     remarks = []
     if (root.findtext("segmented") or "").strip() == "1":
         remarks.append("has its masks as images (SegmentationObject), which are not read")
     return Document(
         objects=[_plain(each) for each in root.findall("object")],
         where="object",
-        size=size if size and min(size) >= 1 else None,
+        size=size_of(numbers(sides)) if all(sides) else None,
         image=(root.findtext("filename") or "").strip() or None,
         remarks=remarks,
     )

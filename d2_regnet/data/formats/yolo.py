@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import yaml
 
 from .account import Account
-from .reading import Document, Shape, numbers
+from .reading import Document
+from .shape import Shape, numbers
 
 NAME, SUFFIX, UNLABELLED, ONE_IMAGE = "yolo", ".txt", "empty", False
 
@@ -68,6 +69,8 @@ def _content(file: Path) -> dict:
     names = content.get("names") if isinstance(content, dict) else None
     if not names:
         return {}
+    if not isinstance(names, list | dict):
+        raise ValueError(f"{file}: its names are neither a list nor numbered: {names!r}")
     try:
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
         return content | {"names": {int(i): str(name).strip() for i, name in pairs}}
