@@ -313,9 +313,7 @@ def _taken(
             reason = "hidden"
         elif output in path.resolve().parents:
             reason = "in the output folder"
-        elif suffix not in image_suffixes() | VIDEO_SUFFIXES or (
-            suffix == ".ts" and _is_text(path)
-        ):
+        elif suffix not in known or (suffix == ".ts" and _is_text(path)):
             reason = f"{suffix or 'no suffix'}, which is no image's or video's"
         if reason:
             account.leave_out("files", reason, str(path))
