@@ -58,6 +58,7 @@ with torch.no_grad():
 }
 _DEMO = Path(__file__).parents[1] / "configs" / "mask_rcnn_regnetx_200mf_fpn_shapes.py"
 _DETECTOR = "retinanet_regnetx_800mf_fpn_1x"
+_WORKER = ["-m", "benchmarks.neighbours"]
 _LEAST = 2  # runs of a measurement, however long they take
 _EXAMPLES = """
 The table of docs/results/performance.md, in about ten minutes on an idle machine:
@@ -104,7 +105,7 @@ def one_round(
     loads: list[str], size: list[int], seconds: float, done: Callable[[], object]
 ) -> Iterator[tuple[str, str, str, list[float]]]:
     """Yields load, setting, what was done, and its times in seconds."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.neighbours", *map(str, size)]
+    command = [sys.executable, "-W", "ignore", *_WORKER, *map(str, size)]
     with ExitStack() as stack:
         workers = {}
         for setting, variables in SETTINGS.items():
@@ -144,7 +145,8 @@ def table(medians: dict[tuple[str, str, str], float]) -> str:
     """Markdown: seconds by load, and how much longer than the default an idle machine takes."""
     loads = list(dict.fromkeys(load for _, _, load in medians))
     lines = []
-    for work, setting in dict.fromkeys(key[:2] for key in medians):
+    pairs = dict.fromkeys(key[:2] for key in medians)
+    for work, setting in sorted(pairs, key=lambda pair: pair[0], reverse=True):
         loss = medians[work, setting, "idle"] / medians[work, "default", "idle"] - 1
         seconds = [f"{medians[work, setting, load]:.3f}" for load in loads]
         lines.append([work, setting, *seconds, f"{100 * loss:+.1f} %"])

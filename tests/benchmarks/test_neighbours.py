@@ -66,3 +66,33 @@ def test_dry_run(capsys):
     assert main(["neighbours", "--dry-run", "--quick"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "idle: default, 1000, 10000, 100000, passive" and len(lines) == 3
+
+
+WORKER = """
+import os, sys
+from benchmarks import neighbours
+spins = float(os.environ.get("GOMP_SPINCOUNT", 0))
+neighbours.work = lambda size: [int, int]
+neighbours.repeated = lambda once, seconds: [spins, spins + size[0], seconds]
+size = [float(each) for each in sys.argv[1:3]]
+neighbours.worker(*sys.argv[1:])
+"""
+
+
+def test_every_setting_measures_under_every_load(root, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(neighbours, "_WORKER", ["-c", WORKER])
+    loads = {"idle": [], "1 busy thread": [neighbours._THREAD]}
+    monkeypatch.setattr(neighbours, "LOADS", loads)
+    assert main(["neighbours", "--rounds", "2", "--size", "100", "64", "--seconds", "7"]) == 0
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in capsys.readouterr().out.splitlines()[2:]
+    ]
+    assert [line[:2] for line in lines] == [
+        [work, setting] for work in ("step", "inference") for setting in neighbours.SETTINGS
+    ]
+    # The medians of 0, 100 and 7, and of 1000, 1100 and 7.
+    found = {tuple(line[:2]): line[2:4] for line in lines}
+    assert found["step", "default"] == found["inference", "passive"] == ["7.000", "7.000"]
+    assert found["step", "1000"] == ["1000.000", "1000.000"]
