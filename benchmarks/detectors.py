@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from d2_regnet import model_zoo
+from d2_regnet.utils.modules import stages
 
 from .backbones import detectron2_backbone, measure_statistics
 
@@ -117,7 +118,7 @@ def _spread_scores(model: nn.Module, size: tuple[int, int]) -> None:
 
 def _predictors(model: nn.Module) -> list[nn.Module]:
     predictor = model.roi_heads.box_predictor
-    each = predictor if isinstance(predictor, nn.ModuleList) else [predictor]
+    each = stages(predictor)
     return [one.cls_score for one in each]
 
 

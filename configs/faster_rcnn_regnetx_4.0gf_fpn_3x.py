@@ -2,6 +2,9 @@
 
 from d2_regnet.model_zoo.recipes import recipe
 
-model, dataloader, optimizer, lr_multiplier, train = recipe(
-    "faster_rcnn", "RegNetX-4.0GF", "3x"
-).values()
+_recipe = recipe("faster_rcnn", "RegNetX-4.0GF", "3x")
+model = _recipe.model
+dataloader = _recipe.dataloader
+optimizer = _recipe.optimizer
+lr_multiplier = _recipe.lr_multiplier
+train = _recipe.train

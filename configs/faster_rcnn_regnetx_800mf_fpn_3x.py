@@ -4,6 +4,9 @@ in MMDetection regnet/faster-rcnn_regnetx-800MF_fpn_ms-3x_coco.
 
 from d2_regnet.model_zoo.recipes import recipe
 
-model, dataloader, optimizer, lr_multiplier, train = recipe(
-    "faster_rcnn", "RegNetX-800MF", "3x"
-).values()
+_recipe = recipe("faster_rcnn", "RegNetX-800MF", "3x")
+model = _recipe.model
+dataloader = _recipe.dataloader
+optimizer = _recipe.optimizer
+lr_multiplier = _recipe.lr_multiplier
+train = _recipe.train

@@ -2,6 +2,9 @@
 
 from d2_regnet.model_zoo.recipes import recipe
 
-model, dataloader, optimizer, lr_multiplier, train = recipe(
-    "mask_rcnn", "RegNetX-12GF", "1x"
-).values()
+_recipe = recipe("mask_rcnn", "RegNetX-12GF", "1x")
+model = _recipe.model
+dataloader = _recipe.dataloader
+optimizer = _recipe.optimizer
+lr_multiplier = _recipe.lr_multiplier
+train = _recipe.train

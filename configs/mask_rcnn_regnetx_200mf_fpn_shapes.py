@@ -17,9 +17,12 @@ from d2_regnet.model_zoo.recipes import recipe
 
 CHANNELS = 64
 
-model, dataloader, optimizer, lr_multiplier, train = recipe(
-    "mask_rcnn", "RegNetX-200MF", "1x"
-).values()
+_recipe = recipe("mask_rcnn", "RegNetX-200MF", "1x")
+model = _recipe.model
+dataloader = _recipe.dataloader
+optimizer = _recipe.optimizer
+lr_multiplier = _recipe.lr_multiplier
+train = _recipe.train
 
 model.backbone.update(out_channels=CHANNELS, norm="BN")
 model.backbone.bottom_up.update(norm="BN", freeze_at=0)

@@ -2,6 +2,11 @@
 
 from d2_regnet.model_zoo.recipes import recipe
 
-model, dataloader, optimizer, lr_multiplier, train = recipe(
+_recipe = recipe(
     "mask_rcnn", "RegNetX-3.2GF", "3x", resize="choice", drops=[28, 34], clip_grad=35.0
-).values()
+)
+model = _recipe.model
+dataloader = _recipe.dataloader
+optimizer = _recipe.optimizer
+lr_multiplier = _recipe.lr_multiplier
+train = _recipe.train

@@ -4,4 +4,9 @@ in Detectron2 COCO-InstanceSegmentation/mask_rcnn_regnetx_4gf_dds_fpn_1x.
 
 from d2_regnet.model_zoo.recipes import detectron2_1x
 
-model, dataloader, optimizer, lr_multiplier, train = detectron2_1x("RegNetX-4.0GF").values()
+_recipe = detectron2_1x("RegNetX-4.0GF")
+model = _recipe.model
+dataloader = _recipe.dataloader
+optimizer = _recipe.optimizer
+lr_multiplier = _recipe.lr_multiplier
+train = _recipe.train

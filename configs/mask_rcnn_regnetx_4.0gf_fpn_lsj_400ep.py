@@ -4,6 +4,9 @@ in Detectron2 new_baselines/mask_rcnn_regnetx_4gf_dds_FPN_400ep_LSJ.
 
 from d2_regnet.model_zoo.recipes import recipe
 
-model, dataloader, optimizer, lr_multiplier, train = recipe(
-    "mask_rcnn", "RegNetX-4.0GF", "lsj_400ep"
-).values()
+_recipe = recipe("mask_rcnn", "RegNetX-4.0GF", "lsj_400ep")
+model = _recipe.model
+dataloader = _recipe.dataloader
+optimizer = _recipe.optimizer
+lr_multiplier = _recipe.lr_multiplier
+train = _recipe.train

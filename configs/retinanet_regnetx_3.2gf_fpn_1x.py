@@ -2,6 +2,9 @@
 
 from d2_regnet.model_zoo.recipes import recipe
 
-model, dataloader, optimizer, lr_multiplier, train = recipe(
-    "retinanet", "RegNetX-3.2GF", "1x", clip_grad=35.0
-).values()
+_recipe = recipe("retinanet", "RegNetX-3.2GF", "1x", clip_grad=35.0)
+model = _recipe.model
+dataloader = _recipe.dataloader
+optimizer = _recipe.optimizer
+lr_multiplier = _recipe.lr_multiplier
+train = _recipe.train

@@ -11,7 +11,7 @@ _NAMES = {
     "Checkpoint": ".reading",
     "Fit": ".fitting",
     "Report": ".conversion",
-    "SafetensorsCheckpointer": ".loading",
+    "SafeCheckpointer": ".loading",
     "catalog": ".catalog",
     "convert": ".conversion",
     "load_fitting": ".fitting",

@@ -15,12 +15,9 @@ from torch import nn
 
 from d2_regnet.archs import RegNetArch, get_arch, list_archs
 from d2_regnet.modeling.backbone.regnet import build_regnet
+from d2_regnet.utils.imagenet import pixel_statistics
 
 State = Mapping[str, torch.Tensor]
-
-# Mean and standard deviation of ImageNet's training images, red first, as every source uses them.
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_STD = (58.395, 57.12, 57.375)
 
 # The modules of a block that hold tensors, as Detectron2 and pycls name them.
 MODULES = (
@@ -135,9 +132,7 @@ def map_body(
         for pattern, reason in patterns.items()
         if name not in mapped and re.match(pattern, name)
     }
-    mean, std = PIXEL_MEAN, PIXEL_STD
-    if input_format == "BGR":
-        mean, std = mean[::-1], std[::-1]
+    mean, std = pixel_statistics(input_format)
     return Mapped(
         {target: state[name] for name, target in mapped.items()},
         mapped,

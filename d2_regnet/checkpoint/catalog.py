@@ -111,7 +111,11 @@ def get_local_path(name: str, *, force: bool = False) -> str:
     published = _find(name)
     original = _at_hand(published, force)
     if published.source == "detectron2":  # in Detectron2's own format
-        return original or _download(published, force)
+        from .reading import read
+
+        path = original or _download(published, force)
+        read(path)  # Detectron2 would run what code there is in it
+        return path
     from .conversion import convert  # not before: Detectron2 loads its models later than its paths
 
     folder = os.path.join(get_cache_dir(), "d2_regnet", published.source)
@@ -318,7 +322,6 @@ class RegNetHandler(PathHandler):
         return [PREFIX]
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs) -> str:
-
         self._check_kwargs(kwargs)
         return get_local_path(path, force=force)
 
@@ -328,7 +331,6 @@ class RegNetHandler(PathHandler):
         return open(self._get_local_path(path, **kwargs), mode, buffering)
 
     def _exists(self, path: str, **kwargs) -> bool:
-
         self._check_kwargs(kwargs)
         try:
             return bool(address(path))

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from .loading import SafetensorsCheckpointer
+from .loading import SafeCheckpointer, local_file
 from .reading import read
 
 __all__ = ["BACKBONE", "DETECTOR", "SCRATCH", "Fit", "load_fitting"]
@@ -86,19 +85,15 @@ def load_fitting(model: nn.Module, weights: str) -> Fit:
     """
     if not weights:
         return Fit(SCRATCH)
-    address, _, query = weights.partition("?")
-    path = address
-    if "://" in address:
-        try:
-            path = PathManager.get_local_path(address)
-        except Exception as error:
-            raise FileNotFoundError(
-                f"{address} cannot be fetched ({error}): download it by hand and give its path, or "
-                "begin with random values (fine-tuning: --weights none; training: "
-                "train.init_checkpoint='')"
-            ) from error
+    path = local_file(
+        weights,
+        "weights",
+        "begin with random values (fine-tuning: --weights none; training: "
+        "train.init_checkpoint='')",
+    )
+    query = weights.partition("?")[2]
     meta = read(path).meta
-    checkpointer = SafetensorsCheckpointer(model)
+    checkpointer = SafeCheckpointer(model)
     with _quiet():
         checkpointer.load(f"{path}?{query}" if query else path, checkpointables=[])
     missing = set(checkpointer.incompatible.missing_keys)

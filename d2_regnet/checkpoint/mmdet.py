@@ -18,6 +18,7 @@ from detectron2.config import instantiate
 from omegaconf import DictConfig
 
 from d2_regnet.model_zoo import detectors
+from d2_regnet.utils.imagenet import pixel_statistics
 
 from .backbone import Mapped, State, model_shapes, recognise
 
@@ -113,7 +114,7 @@ def convert(state: State, meta: Mapping[str, Any]) -> Mapped:
     else:
         kind, node = "", body
     input_format = _input_format(meta) or _row_format(kind, arch)
-    mean, std = detectors.PIXEL_STATISTICS[input_format]
+    mean, std = pixel_statistics(input_format)
     return Mapped(
         converted,
         mapped,
@@ -121,8 +122,8 @@ def convert(state: State, meta: Mapping[str, Any]) -> Mapped:
         arch,
         model_shapes(lambda: instantiate(node)),
         input_format,
-        tuple(mean),
-        tuple(std),
+        mean,
+        std,
         stem=next(
             name for name in converted if name.endswith(("stem.conv.weight", "stem.conv1.weight"))
         ),

@@ -141,6 +141,7 @@ _WRAPPERS = (
     ("classy_state_dict", "base_model", "model"),  # VISSL
     ("state_dict",),  # MMDetection, timm, Lightning
     ("model",),  # Detectron2, torchvision's reference scripts
+    ("blobs",),  # Detectron
 )
 
 _DISTRIBUTED = "was wrapped in DistributedDataParallel: save model.module.state_dict()"

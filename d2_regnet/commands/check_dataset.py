@@ -12,7 +12,7 @@ import d2_regnet  # noqa: F401  registers its data sets
 from d2_regnet.data.before_training import dataset_names
 from d2_regnet.data.checks import KINDS, check_annotations, check_images, cleaned, read_coco
 from d2_regnet.data.registered import load_registered
-from d2_regnet.model_zoo.loading import load_either
+from d2_regnet.model_zoo.loading import load_any
 from d2_regnet.utils.cli import ToolParser, bad_input, failure
 from d2_regnet.utils.files import whole_file
 
@@ -70,7 +70,7 @@ def find_sources(args) -> dict[str, tuple]:
         return {args.json: (lambda path: (read_coco(path), args.images, path), args.json)}
     if args.dataset:
         return {args.dataset: (load_registered, args.dataset)}
-    names = dataset_names(load_either(args.config_file, args.opts))
+    names = dataset_names(load_any(args.config_file, args.opts))
     if not any(names.values()):
         raise ValueError(
             f"{args.config_file} names no data set: it has neither dataloader.train.dataset.names "

@@ -113,10 +113,10 @@ def main(argv: list[str] | None = None) -> int:
         print("\n".join(job.lines), flush=True)
         if args.dry_run:
             return 0
-        job.check()
+        model = job.check()
     try:
         with failure(args.verbose):
-            results = run(job)
+            results = run(job, model)
     except KeyboardInterrupt as stop:  # also `Interrupted`, which knows its signal
         again = f"python {sys.argv[0]} --resume --output {args.output}"
         print(f"Stopped. `{again}` goes on from here.")

@@ -10,9 +10,9 @@ from d2_regnet.data.formats.account import Account
 from d2_regnet.inference import Predictor, find_model
 from d2_regnet.inference.inputs import Source, Stream, find_sources
 from d2_regnet.inference.outputs import CSV, JSON, check_targets
-from d2_regnet.inference.predictor import DTYPES
 from d2_regnet.inference.run import predict
 from d2_regnet.utils.cli import FAILED, ToolParser, bad_input, failure
+from d2_regnet.utils.dtypes import DTYPES
 
 _EXAMPLES = """
 A folder of images with a published row, whose weights are downloaded once:

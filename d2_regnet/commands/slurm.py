@@ -8,6 +8,8 @@ from d2_regnet.engine import check_config, load_config
 from d2_regnet.engine.slurm import Training, executor, minutes, sbatch_lines
 from d2_regnet.utils.cli import ToolParser, bad_input, failure
 
+from . import train
+
 _EXAMPLES = """
 What two machines with eight GPUs each would be asked to do:
     $ %(prog)s --config-file mask_rcnn_regnetx_3.2gf_fpn_1x --nodes 2 --gpus-per-node 8 \\
@@ -127,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
         flags = [
             f"--{flag.replace('_', '-')}" for flag in ("resume", "eval_only") if vars(args)[flag]
         ]
-        training = Training(["--config-file", args.config_file, *flags, *args.opts])
+        training = Training(train.main, ["--config-file", args.config_file, *flags, *args.opts])
         folder = args.folder or os.path.join(cfg.train.output_dir, "slurm")
         if args.dry_run:
             print("\n".join(sbatch_lines(parameters)))

@@ -1,19 +1,22 @@
 """Trains or evaluates a LazyConfig or a yacs config, with Detectron2's own flags."""
 
 import argparse
+import functools
 
 from detectron2.config import CfgNode
+from omegaconf import DictConfig
+from torch import nn
 
 from d2_regnet.engine.checks import check_config
 from d2_regnet.engine.dry_run import plan
-from d2_regnet.engine.evaluating import run_evaluation
+from d2_regnet.engine.evaluating import load_weights, run_evaluation
 from d2_regnet.engine.hooks import exit_on_signal
-from d2_regnet.engine.launch import argument_parser, check_processes, launch
+from d2_regnet.engine.launch import argument_parser, check_processes, launch, starts_processes
 from d2_regnet.engine.logs import job_logging
 from d2_regnet.engine.training import run_training
-from d2_regnet.engine.yacs_checks import check_yaml
 from d2_regnet.engine.yacs_trainer import YacsTrainer
-from d2_regnet.model_zoo.loading import find_config, find_yaml, load_either
+from d2_regnet.model_zoo.loading import find_config, load_any, trained_weights
+from d2_regnet.model_zoo.settings import key_of, setting
 from d2_regnet.utils.cli import bad_input, failure
 
 
@@ -29,12 +32,10 @@ def main(argv: list[str] | None = None) -> None:
     args = argument_parser(__doc__).parse_args(argv)
     with exit_on_signal():
         with bad_input(args.verbose):
-            cfg = load_either(args.config_file, args.opts)
-            yacs = isinstance(cfg, CfgNode)
-            device = cfg.MODEL.DEVICE if yacs else cfg.train.device
+            cfg = load(args)
+            device = setting(cfg, "device")
             processes = check_processes(args, device)
-            check = check_yaml if yacs else check_config
-            check(
+            model = check_config(
                 cfg,
                 eval_only=args.eval_only,
                 resume=args.resume,
@@ -44,23 +45,47 @@ def main(argv: list[str] | None = None) -> None:
             if args.dry_run:
                 print(plan(cfg, args, processes))
                 return
+        work = run if starts_processes(args) else functools.partial(run, cfg=cfg, model=model)
         with failure(args.verbose):
             launch(work, args, device)
 
 
-def work(args: argparse.Namespace) -> None:
-    """One process's part."""
-    cfg = load_either(args.config_file, args.opts)
-    yacs = isinstance(cfg, CfgNode)
-    args.config_file = (find_yaml if yacs else find_config)(args.config_file)  # its text is logged
+def load(args: argparse.Namespace) -> DictConfig | CfgNode:
+    """The config that the command line asks for.
+
+    Evaluation is of trained weights: those that are given, else those that belong to the config's
+    run or to the model of the zoo (`loading.trained_weights`), else the config's own.
+    """
+    cfg = load_any(args.config_file, args.opts)
+    key = key_of(cfg, "weights")
+    given = any(each.lstrip("+").partition("=")[0] == key for each in args.opts)
+    if args.eval_only and not given and (weights := trained_weights(args.config_file)):
+        if isinstance(cfg, CfgNode):
+            cfg.defrost()
+            cfg.MODEL.WEIGHTS = weights
+            cfg.freeze()
+        else:
+            cfg.train.init_checkpoint = weights
+    return cfg
+
+
+def run(
+    args: argparse.Namespace,
+    cfg: DictConfig | CfgNode | None = None,
+    model: nn.Module | None = None,
+) -> None:
+    """One process's part; what the first process has loaded and built is not passed to others."""
+    cfg = load(args) if cfg is None else cfg
+    args.config_file = find_config(args.config_file)  # its text is logged
     with job_logging(cfg, args):
-        if yacs and args.eval_only:
-            YacsTrainer.evaluate(cfg, resume=args.resume)
-        elif yacs:
-            trainer = YacsTrainer(cfg)
+        if isinstance(cfg, DictConfig):
+            if args.eval_only:
+                run_evaluation(cfg, load_weights(cfg, model, resume=args.resume))
+            else:
+                run_training(cfg, model, resume=args.resume)
+        elif args.eval_only:
+            YacsTrainer.evaluate(cfg, model, resume=args.resume)
+        else:
+            trainer = YacsTrainer(cfg, model)
             trainer.resume_or_load(resume=args.resume)
             trainer.train()
-        elif args.eval_only:
-            run_evaluation(cfg, resume=args.resume)
-        else:
-            run_training(cfg, resume=args.resume)

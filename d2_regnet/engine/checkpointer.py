@@ -11,7 +11,7 @@ import torch
 from detectron2.engine import hooks
 from detectron2.utils import comm
 
-from d2_regnet.checkpoint import SafetensorsCheckpointer
+from d2_regnet.checkpoint import SafeCheckpointer
 from d2_regnet.checkpoint import read as read_checkpoint
 from d2_regnet.utils.files import whole_file
 
@@ -87,7 +87,7 @@ def _step(path: Path) -> int:
         return -1
 
 
-class Checkpointer(SafetensorsCheckpointer):
+class Checkpointer(SafeCheckpointer):
     """Detectron2's checkpointer, except that a file appears under its name only when complete, and
     that it resumes from the newest undamaged one.
 

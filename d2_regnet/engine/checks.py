@@ -4,29 +4,31 @@ import contextlib
 import copy
 import logging
 import os
+import random
 from collections.abc import Iterator
 
+import numpy as np
 import torch
-from detectron2.config import instantiate
+from detectron2.config import CfgNode, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.evaluation import COCOEvaluator
-from detectron2.utils.registry import locate
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from d2_regnet import data  # noqa: F401  registers the shapes
 from d2_regnet.archs import suggest
-from d2_regnet.checkpoint import (
-    catalog,  # noqa: F401  teaches PathManager regnet://
-    load_fitting,
-)
+from d2_regnet.checkpoint import load_fitting
 from d2_regnet.checkpoint import read as read_checkpoint
+from d2_regnet.checkpoint.loading import local_file
 from d2_regnet.data.before_training import check_before_training
 from d2_regnet.evaluation import FastCOCOEvaluator
 from d2_regnet.model_zoo.loading import nearest
-from d2_regnet.model_zoo.overrides import parameters
-from d2_regnet.utils.dtypes import dtype_named
+from d2_regnet.model_zoo.settings import key_of, setting
+from d2_regnet.utils.dtypes import DTYPES, dtype_named
+from d2_regnet.utils.signatures import parameters, target_of
 
 from .checkpointer import find_checkpoint
 from .memory import check_memory
@@ -41,61 +43,78 @@ _DATASET_KEYS = {
     COCOEvaluator: "dataset_name",
     FastCOCOEvaluator: "dataset_name",
 }
-_PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 # What Detectron2's metadata calls the files and folders of a data set.
 _FILES = ("json_file", "panoptic_json", "image_root", "panoptic_root", "sem_seg_root", "gt_dir")
 
 
 def check_config(
-    cfg: DictConfig,
+    cfg: DictConfig | CfgNode,
     *,
     eval_only: bool = False,
     resume: bool = False,
     processes: int = 1,
     allow_missing: bool = False,
-) -> None:
+) -> torch.nn.Module:
     """Makes sure that a config can be trained, or evaluated; changes and writes nothing.
 
     Made-on-first-use data sets are made, remote weights are fetched into iopath's cache, and the
-    model is built once, so that what they object to is known before a run leaves traces.
+    model is built, so that what they object to is known before a run leaves traces.
 
     Args:
-        cfg: as `load_config` returns it.
-        eval_only: the weights of `train.init_checkpoint` are to be evaluated, not trained.
-        resume: the newest checkpoint of `train.output_dir`, if any, is to be gone on with.
+        cfg: as `load_config` or `load_yaml` returns it.
+        eval_only: the weights of the config are to be evaluated, not trained.
+        resume: the newest checkpoint of the output folder, if any, is to be resumed.
         processes: how many processes will share the work.
         allow_missing: the weights may leave parts of the model at random (see `Fit.check`).
+
+    Returns:
+        The model, for one training or evaluation of this config: on the CPU, with the random
+        values of the config's seed.
 
     Raises:
         ValueError: naming the key and what to do.
         FileNotFoundError: a data set's or checkpoint's file is missing.
     """
-    for key in _TO_EVALUATE if eval_only else _TO_TRAIN:
-        if OmegaConf.select(cfg, key) is None:
-            raise ValueError(f"the config has no `{key}`; Detectron2's LazyConfigs define it")
-    _check_train(cfg.train)
-    _check_calls(cfg)
-    check_device(cfg.train.device)
-    batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
-    if not eval_only and batch is not None and (batch < 1 or batch % processes):
-        raise ValueError(
-            f"dataloader.train.total_batch_size={batch} does not divide among {processes} "
-            "process(es); choose a multiple"
-        )
-    newest = find_checkpoint(cfg.train.output_dir)[0] if resume else ""
-    if newest and not eval_only:
-        weights, state = "", resumable_state(newest, RunRecord(cfg))
-    else:
-        weights, state = newest or _weights(cfg.train, eval_only), None
-    _check_datasets(cfg.dataloader.test if eval_only else cfg.dataloader)
-    check_before_training(cfg, eval_only=eval_only)
+    lazy = isinstance(cfg, DictConfig)
+    if lazy:
+        _check_lazy(cfg, eval_only)
+    check_device(setting(cfg, "device"), key_of(cfg, "device"))
     if not eval_only:
+        _check_batch(cfg, processes)
+    newest = find_checkpoint(setting(cfg, "output folder"))[0] if resume else ""
+    state = resumable_state(newest, RunRecord(cfg)) if newest and not eval_only else None
+    if lazy:
+        _check_datasets(cfg.dataloader.test if eval_only else cfg.dataloader)
+    check_before_training(cfg, eval_only=eval_only)
+    weights = newest or _weights(cfg, eval_only)
+    if lazy and not eval_only:
         check_memory(cfg, cfg.train.device, processes)
-    model = _check_built(cfg, eval_only)
+    model = _built(cfg, eval_only)
     if state:
         check_same_shapes(state, model)
-    elif weights:
-        check_fit(model, weights, eval_only, allow_missing)  # the last, as it may take long
+    elif weights:  # the last, as it may take long
+        _check_fit(model, weights, eval_only, allow_missing)
+    return model
+
+
+def _check_lazy(cfg: DictConfig, eval_only: bool) -> None:
+    for part in _TO_EVALUATE if eval_only else _TO_TRAIN:
+        if OmegaConf.select(cfg, part) is None:
+            raise ValueError(f"the config has no `{part}`; Detectron2's LazyConfigs define it")
+    _check_train(cfg.train)
+    _check_calls(cfg)
+
+
+def _check_batch(cfg: DictConfig | CfgNode, processes: int) -> None:
+    batch = setting(cfg, "batch size")
+    # Detectron2 adapts the batch to the processes where there is a size of reference.
+    if batch is None or (isinstance(cfg, CfgNode) and cfg.SOLVER.REFERENCE_WORLD_SIZE):
+        return
+    if batch < 1 or batch % processes:
+        raise ValueError(
+            f"{key_of(cfg, 'batch size')}={batch} does not divide among {processes} process(es); "
+            "choose a multiple"
+        )
 
 
 def amp_dtype(amp: DictConfig, device: str) -> torch.dtype | None:
@@ -109,9 +128,9 @@ def amp_dtype(amp: DictConfig, device: str) -> torch.dtype | None:
     if not amp.enabled:
         return None
     name = amp.precision or ("float16" if device.startswith("cuda") else "bfloat16")
-    if name not in _PRECISIONS:
-        raise ValueError(f"train.amp.precision={name}: it is one of {', '.join(_PRECISIONS)}")
-    return _PRECISIONS[name]
+    if name == "float32" or name not in DTYPES:
+        raise ValueError(f"train.amp.precision={name}: it is one of float16, bfloat16")
+    return DTYPES[name]
 
 
 def inference_options(node: DictConfig) -> dict | None:
@@ -130,33 +149,35 @@ def inference_options(node: DictConfig) -> dict | None:
     return {"dtype": dtype, "compile": node.compile} if node.enabled else None
 
 
-def check_device(name: str) -> None:
+def check_device(name: str, key: str = "train.device") -> None:
     """Refuses a device that torch does not know or this machine's GPUs do not reach.
 
     A CUDA device passes where there is no GPU at all: training falls back to the CPU there.
+
+    Args:
+        name: of the device.
+        key: the config's key for it.
 
     Raises:
         ValueError: naming the device.
     """
     try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"train.device={name} is not a device: cpu, cuda or cuda:N") from error
+        device = torch.device(str(name))
+    except RuntimeError as error:
+        raise ValueError(f"{key}={name} is not a device: cpu, cuda or cuda:N") from error
     gpus = torch.cuda.device_count()
     if device.type == "cuda":
         if gpus and (device.index or 0) >= gpus:
-            raise ValueError(f"train.device={name}: this machine has {gpus} GPU(s), from cuda:0")
+            raise ValueError(f"{key}={name}: this machine has {gpus} GPU(s), from cuda:0")
     elif device.type != "cpu":
-        raise ValueError(f"train.device={name}: only cpu and cuda are supported")
+        raise ValueError(f"{key}={name}: only cpu and cuda are supported")
 
 
 def available_device(name: str) -> torch.device:
     """A device that `check_device` passes; the CPU, with a warning, where there is no GPU."""
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        logging.getLogger(__name__).warning(
-            "train.device=%s, but there is no GPU: using the CPU", name
-        )
+        logger.warning("the device is to be %s, but there is no GPU: using the CPU", name)
         return torch.device("cpu")
     return device
 
@@ -182,9 +203,7 @@ def _check_train(train: DictConfig) -> None:
         raise ValueError(f"train.output_dir={train.output_dir}: {folder} is a file; name a folder")
     if not os.access(folder, os.W_OK):
         raise ValueError(f"train.output_dir={train.output_dir}: {folder} cannot be written to")
-    if not isinstance(train.device, str):
-        raise ValueError(f"train.device={train.device} is not a device: cpu, cuda or cuda:N")
-    amp_dtype(train.amp, train.device)
+    amp_dtype(train.amp, str(train.device))
     inference_options(train.optimize_for_inference)
     if train.clip_grad is not None:
         unknown = set(train.clip_grad) - {"max_norm", "norm_type"}
@@ -208,17 +227,12 @@ def _nodes(node, path: str = "") -> Iterator[tuple[str, DictConfig]]:
             yield from _nodes(node[key], f"{path}.{key}" if path else str(key))
 
 
-def _target(node: DictConfig):
-    target = node.get("_target_")
-    return locate(target) if isinstance(target, str) else target
-
-
 def _check_calls(cfg: DictConfig) -> None:
     """Every L(f)(...) of the config names only parameters that f has."""
     for path, node in _nodes(cfg):
         if "_target_" not in node:
             continue
-        target = _target(node)
+        target = target_of(node)
         accepted = parameters(target)
         unknown = set(map(str, node)) - {"_target_"} - (accepted or set())
         if accepted is not None and unknown:
@@ -229,32 +243,18 @@ def _check_calls(cfg: DictConfig) -> None:
             )
 
 
-def _weights(train: DictConfig, eval_only: bool) -> str:
+def _weights(cfg: DictConfig | CfgNode, eval_only: bool) -> str:
     """The path or address of the weights to start from; empty to start from random ones."""
-    if eval_only and not train.init_checkpoint:
-        raise ValueError("--eval-only needs weights: add train.init_checkpoint=FILE")
-    return check_weights(train.init_checkpoint, "train.init_checkpoint")
+    weights, name = setting(cfg, "weights"), key_of(cfg, "weights")
+    if eval_only and not weights:
+        raise ValueError(f"--eval-only needs weights: add {name}=FILE")
+    if weights and "://" not in weights:
+        local_file(weights, name)
+    return weights
 
 
-def check_weights(path: str, key: str) -> str:
-    """The path or address of a checkpoint, which may end in Detectron2's query,
-    `?matching_heuristics=True`; a file of it exists.
-
-    Args:
-        path: empty for none.
-        key: of the config, that has it.
-
-    Raises:
-        FileNotFoundError: naming the key.
-    """
-    file = path.split("?")[0]
-    if file and "://" not in file and not os.path.isfile(file):
-        raise FileNotFoundError(f"{key}={path}: there is no such file")
-    return path
-
-
-def check_fit(model: torch.nn.Module, weights: str, eval_only: bool, allow_missing: bool) -> None:
-    """Loads weights into a model that was built to be checked, and says what of them is taken.
+def _check_fit(model: torch.nn.Module, weights: str, eval_only: bool, allow_missing: bool) -> None:
+    """Loads weights into the model, and says what of them is taken.
 
     Raises:
         ValueError, FileNotFoundError: of `load_fitting` and `Fit.check`.
@@ -287,7 +287,7 @@ def _check_datasets(dataloader: DictConfig) -> None:
     for path, node in _nodes(dataloader, "dataloader"):
         if "_target_" not in node:
             continue
-        target = _target(node)
+        target = target_of(node)
         key = _DATASET_KEYS.get(target)
         if key in node:
             found = node[key]
@@ -333,14 +333,15 @@ def _datasets_root() -> str:
     return os.environ.get("DETECTRON2_DATASETS") or "not set: ./datasets"
 
 
-def _check_built(cfg: DictConfig, eval_only: bool) -> torch.nn.Module:
+def _built(cfg: DictConfig | CfgNode, eval_only: bool) -> torch.nn.Module:
     """Builds the model and, to train, what updates it: they check their own parameters best."""
     log = logging.getLogger(instantiate.__module__)
     disabled, log.disabled = log.disabled, True  # it would announce what is raised below
+    part = "model"
     try:
-        part = "model"
-        model = instantiate(cfg.model)
-        if not eval_only:
+        with _seeded(setting(cfg, "seed")):
+            model = build_on_cpu(cfg)
+        if isinstance(cfg, DictConfig) and not eval_only:
             part = "optimizer"
             build_optimizer(cfg, model)
             part = "lr_multiplier"
@@ -352,6 +353,29 @@ def _check_built(cfg: DictConfig, eval_only: bool) -> torch.nn.Module:
     finally:
         log.disabled = disabled
     return model
+
+
+@contextlib.contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """The random numbers that `default_setup` gives a run, inside; the former ones after."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed_all_rng(None if seed is None or seed < 0 else seed + comm.get_rank())
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+def build_on_cpu(cfg: DictConfig | CfgNode) -> torch.nn.Module:
+    """The model of a config of either kind, in training mode, with random values."""
+    if isinstance(cfg, DictConfig):
+        return instantiate(cfg.model)
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    return build_model(cfg)
 
 
 def build_optimizer(cfg: DictConfig, model: torch.nn.Module) -> torch.optim.Optimizer:

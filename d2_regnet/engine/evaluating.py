@@ -17,7 +17,7 @@ from .checkpointer import Checkpointer
 from .checks import available_device, check_config, inference_options
 from .logs import job_logging
 
-__all__ = ["evaluate", "run_evaluation"]
+__all__ = ["evaluate", "load_weights", "run_evaluation"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def evaluate(
     """
     if model is not None:
         return run_evaluation(cfg, model)
-    check_config(
+    model = check_config(
         cfg,
         eval_only=True,
         resume=resume,
@@ -53,24 +53,30 @@ def evaluate(
         allow_missing=allow_missing,
     )
     with job_logging(cfg, argparse.Namespace(eval_only=True, resume=resume)):
-        return run_evaluation(cfg, resume=resume)
+        return run_evaluation(cfg, load_weights(cfg, model, resume=resume))
+
+
+def load_weights(
+    cfg: DictConfig, model: torch.nn.Module | None = None, *, resume: bool = False
+) -> torch.nn.Module:
+    """A model with the config's weights, or with the newest of the output folder, on its device."""
+    model = instantiate(cfg.model) if model is None else model
+    model = model.to(available_device(cfg.train.device))
+    checkpointer = Checkpointer(model, cfg.train.output_dir)
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
+    return model
 
 
 def run_evaluation(
     cfg: DictConfig,
-    model: torch.nn.Module | None = None,
+    model: torch.nn.Module,
     *,
-    resume: bool = False,
     before_inference: Callable[[], None] | None = None,
 ) -> dict:
     """`evaluate` after its checks and inside its logging; calls back before each batch."""
     if "evaluator" not in cfg.dataloader or cfg.dataloader.evaluator is None:
         logger.warning("The config has no dataloader.evaluator: nothing is evaluated")
         return {}
-    if model is None:
-        model = instantiate(cfg.model).to(available_device(cfg.train.device))
-        checkpointer = Checkpointer(model, cfg.train.output_dir)
-        checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
     options = inference_options(cfg.train.optimize_for_inference)
     if options:
         model = optimize_for_inference(model, **options)

@@ -116,6 +116,11 @@ def check_processes(args, device: str) -> int:
     return max(args.num_gpus, 1) * args.num_machines
 
 
+def starts_processes(args) -> bool:
+    """Whether `launch` works in processes that it starts, not in this one."""
+    return not under_torchrun() and args.num_gpus * args.num_machines > 1
+
+
 def launch(main: Callable, args, device: str) -> None:
     """Runs `main(args)` in every process that `check_processes` counts.
 
@@ -128,7 +133,7 @@ def launch(main: Callable, args, device: str) -> None:
     """
     if under_torchrun():
         _join_torchrun(main, args, device)
-    elif args.num_gpus * args.num_machines > 1:
+    elif starts_processes(args):
         _start_processes(main, args, device)
     else:
         main(args)

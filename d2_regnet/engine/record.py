@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 import torch
 from detectron2.config import CfgNode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
+
+from d2_regnet.model_zoo.settings import select
 
 __all__ = ["RunRecord", "check_same_shapes"]
 
@@ -36,11 +38,10 @@ class RunRecord:
     """
 
     def __init__(self, cfg: DictConfig | CfgNode):
-        if isinstance(cfg, CfgNode):
-            found = {key: _select(cfg, key) for key in _YACS_KEYS}
-        else:
-            found = {key: OmegaConf.select(cfg, key) for key in _LAZY_KEYS}
-        self._values = {key: _plain(value) for key, value in found.items() if value is not None}
+        keys = _YACS_KEYS if isinstance(cfg, CfgNode) else _LAZY_KEYS
+        found = {key: select(cfg, key) for key in keys}
+        # Numbers, strings and lists, which every reader of a checkpoint takes.
+        self._values = {key: value for key, value in found.items() if value is not None}
 
     def state_dict(self) -> dict:
         return dict(self._values)
@@ -74,16 +75,3 @@ def check_same_shapes(state: Mapping[str, torch.Tensor], model: torch.nn.Module)
             raise ValueError(
                 f"cannot resume another model: {name} was of shape {was} and is of {now}: {_REMEDY}"
             )
-
-
-def _select(cfg: CfgNode, key: str):
-    for part in key.split("."):
-        cfg = cfg.get(part)
-    return cfg
-
-
-def _plain(value):
-    """Numbers, strings and lists, which every reader of a checkpoint takes."""
-    if isinstance(value, DictConfig | ListConfig):
-        value = OmegaConf.to_container(value, resolve=True)
-    return list(value) if isinstance(value, tuple) else value

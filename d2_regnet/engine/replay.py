@@ -11,17 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from detectron2.config import CfgNode, instantiate
 from detectron2.layers import NaiveSyncBatchNorm
-from detectron2.modeling import build_model
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
 from torch import nn
 
 from d2_regnet.checkpoint import read as read_checkpoint
-from d2_regnet.model_zoo.loading import load_either
+from d2_regnet.model_zoo.loading import load_any
 from d2_regnet.modeling.global_batch import Repeated, global_batch
 
+from .checks import build_on_cpu
 from .trainer import scripted_alike
 
 __all__ = ["Replay", "inexact", "load_model", "read_batch", "replay", "same"]
@@ -82,13 +81,7 @@ def load_model(config: str, saved: dict, weights: str = "") -> nn.Module:
         FileNotFoundError, ValueError: the config or the checkpoint cannot be read, or they do not
             fit together.
     """
-    cfg = load_either(config)
-    if isinstance(cfg, CfgNode):
-        cfg.defrost()
-        cfg.MODEL.DEVICE = "cpu"
-        model = build_model(cfg)
-    else:
-        model = instantiate(cfg.model)
+    model = build_on_cpu(load_any(config))
     state = read_checkpoint(weights).state if weights else saved["model"]
     try:
         model.load_state_dict(state)

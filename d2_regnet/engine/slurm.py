@@ -8,7 +8,7 @@ the training writes a checkpoint, and submitit puts the job into the queue again
 import os
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 
 __all__ = ["Training", "executor", "minutes", "sbatch_lines"]
@@ -53,20 +53,19 @@ def _submitit() -> ModuleType:
 class Training:
     """What each task of a job runs; submitit pickles it, and asks it what to requeue."""
 
-    def __init__(self, argv: Sequence[str]):
+    def __init__(self, main: Callable[[list[str]], object], argv: Sequence[str]):
         """
         Args:
+            main: of `d2-regnet train`; it ends with SystemExit unless all is done.
             argv: arguments of `d2-regnet train`, without those about processes.
         """
-        self.argv = list(argv)
+        self.main, self.argv = main, list(argv)
 
     def __call__(self) -> None:
         """
         Raises:
             SystemExit: with that tool's exit codes, and of submitit where it requeues.
         """
-        from d2_regnet.commands.train import main
-
         _submitit()
         from submitit.helpers import TorchDistributedEnvironment
 
@@ -76,7 +75,7 @@ class Training:
         if joined.world_size == joined.local_world_size:
             os.environ["MASTER_ADDR"] = "127.0.0.1"  # a machine may not know its own name
         try:
-            main(self.argv)
+            self.main(self.argv)
         except SystemExit as end:
             signum = signal.Signals[f"SIG{_SIGNAL}"]
             if end.code != 128 + signum:
@@ -87,7 +86,7 @@ class Training:
     def checkpoint(self):
         """Called by submitit: the same, going on."""
         resume = [] if "--resume" in self.argv else ["--resume"]
-        return _submitit().helpers.DelayedSubmission(Training([*resume, *self.argv]))
+        return _submitit().helpers.DelayedSubmission(Training(self.main, [*resume, *self.argv]))
 
 
 def executor(cluster: str, folder: str, parameters: Mapping, max_requeues: int):

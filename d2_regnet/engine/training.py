@@ -37,12 +37,12 @@ from .trainer import Trainer
 __all__ = ["fit", "run_training", "train"]
 
 logger = logging.getLogger(__name__)
-_NO_DEVICE_IDS = dict(device_ids=None)
 
 
 def train(
     cfg: DictConfig,
     *,
+    model: torch.nn.Module | None = None,
     resume: bool = False,
     hooks: Iterable[HookBase] = (),
     console: bool = True,
@@ -55,6 +55,7 @@ def train(
 
     Args:
         cfg: as `load_config` returns it.
+        model: of a `check_config` for this training, which is then not done again.
         resume: go on from the newest checkpoint in the output folder; without one, start anew.
         hooks: run after Detectron2's own, before the metrics are written.
         console: print what is logged; if not, only warnings.
@@ -68,21 +69,28 @@ def train(
         ValueError, FileNotFoundError: from `check_config`, before anything is written.
         Interrupted: a signal ended the training.
     """
-    check_config(cfg, resume=resume, processes=comm.get_world_size(), allow_missing=allow_missing)
+    if model is None:
+        processes = comm.get_world_size()
+        model = check_config(cfg, resume=resume, processes=processes, allow_missing=allow_missing)
     with job_logging(cfg, argparse.Namespace(eval_only=False, resume=resume), console):
-        return run_training(cfg, resume=resume, hooks=hooks)
+        return run_training(cfg, model, resume=resume, hooks=hooks)
 
 
-def run_training(cfg: DictConfig, *, resume: bool = False, hooks: Iterable[HookBase] = ()) -> dict:
-    """`train` after its checks and inside its logging."""
+def run_training(
+    cfg: DictConfig,
+    model: torch.nn.Module | None = None,
+    *,
+    resume: bool = False,
+    hooks: Iterable[HookBase] = (),
+) -> dict:
+    """`train` after its checks and inside its logging; builds the model unless it is given."""
     train, device = cfg.train, available_device(cfg.train.device)
-    model = instantiate(cfg.model).to(device)
+    model = (instantiate(cfg.model) if model is None else model).to(device)
     logger.info("Model:\n%s", model)
     optimizer = build_optimizer(cfg, model)
     if train.clip_grad:
         clip_gradients(optimizer, **train.clip_grad)
-    # A model on the CPU has no device ids; Detectron2 would give it the GPU of its rank.
-    ddp = create_ddp_model(model, **train.ddp, **({} if device.type == "cuda" else _NO_DEVICE_IDS))
+    ddp = distributed(model, device, **train.ddp)
     trainer = Trainer(
         ddp,
         instantiate(cfg.dataloader.train),
@@ -103,6 +111,14 @@ def run_training(cfg: DictConfig, *, resume: bool = False, hooks: Iterable[HookB
         eval_period=train.eval_period,
         log_period=train.log_period,
         hooks=hooks,
+    )
+
+
+def distributed(model: torch.nn.Module, device: torch.device, **options) -> torch.nn.Module:
+    """Detectron2's `create_ddp_model` on any device: a model on the CPU has no device ids, where
+    Detectron2 would give it the GPU of its rank."""
+    return create_ddp_model(
+        model, **options, **({} if device.type == "cuda" else {"device_ids": None})
     )
 
 
@@ -147,8 +163,8 @@ def fit(
             raise
         return results
 
-    main, folder = comm.is_main_process(), checkpointer.save_dir
-    writers = map(PatientWriter, default_writers(folder, max_iter)) if main else ()
+    main = comm.is_main_process()
+    writers = default_writers(checkpointer.save_dir, max_iter) if main else ()
     trainer.register_hooks(
         [
             IterationTimer(),
@@ -157,11 +173,25 @@ def fit(
             EvalHook(eval_period, test),
             *hooks,
             stop,
-            PeriodicWriter(list(writers), log_period) if main else None,
+            PeriodicWriter([*map(PatientWriter, writers)], log_period) if main else None,
         ]
     )
     checkpointer.remove_partial()
-    start = 0
+    start = _begin(trainer, checkpointer, scheduler, weights, resume, max_iter)
+    Trainer.train(trainer, start, max_iter)  # a subclass may have a simpler one
+    return results
+
+
+def _begin(
+    trainer: Trainer,
+    checkpointer: Checkpointer,
+    scheduler,
+    weights: str,
+    resume: bool,
+    max_iter: int,
+) -> int:
+    """Loads the weights, or all of the newest checkpoint; returns the step to begin with."""
+    start, folder = 0, checkpointer.save_dir
     newest = checkpointer.newest() if resume else ""
     if newest:
         checkpointer.load(newest)
@@ -179,5 +209,4 @@ def fit(
         logger.info("Training had already reached step %d: evaluating", start)
     if start == max_iter and os.path.basename(newest) != "model_final.pth":
         checkpointer.copy(newest, "model_final")  # it was killed before it wrote it
-    Trainer.train(trainer, start, max_iter)  # a subclass may have a simpler one
-    return results
+    return start

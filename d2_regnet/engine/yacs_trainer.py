@@ -14,7 +14,7 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.engine import DefaultTrainer, create_ddp_model
+from detectron2.engine import DefaultTrainer
 from detectron2.engine.hooks import PreciseBN
 from detectron2.evaluation import (
     COCOEvaluator,
@@ -36,7 +36,7 @@ from .checkpointer import Checkpointer
 from .non_finite import NonFinite
 from .record import RunRecord
 from .trainer import Trainer, unwrapped
-from .training import fit
+from .training import distributed, fit
 
 
 class YacsTrainer(Trainer):
@@ -48,16 +48,20 @@ class YacsTrainer(Trainer):
     evaluator for the data sets of `DATASETS.TEST`.
     """
 
-    def __init__(self, cfg: CfgNode):
+    def __init__(self, cfg: CfgNode, model: torch.nn.Module | None = None):
+        """
+        Args:
+            cfg: a complete config.
+            model: of a `check_config` for this training; default: it is built here.
+        """
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         device = torch.device(cfg.MODEL.DEVICE)
-        model = self.build_model(cfg)
+        model = self.build_model(cfg) if model is None else model.to(device)
         optimizer = self.build_optimizer(cfg, model)
-        options = {} if device.type == "cuda" else {"device_ids": None}
         precision = torch.float16 if device.type == "cuda" else torch.bfloat16
         non_finite = cfg.SOLVER.NON_FINITE
         super().__init__(
-            create_ddp_model(model, broadcast_buffers=False, **options),
+            distributed(model, device, broadcast_buffers=False),
             self.build_train_loader(cfg),
             optimizer,
             device=device.type,
@@ -176,9 +180,11 @@ class YacsTrainer(Trainer):
         return next(iter(results.values())) if len(results) == 1 else results
 
     @classmethod
-    def evaluate(cls, cfg: CfgNode, *, resume: bool = False) -> dict:
+    def evaluate(
+        cls, cfg: CfgNode, model: torch.nn.Module | None = None, *, resume: bool = False
+    ) -> dict:
         """`test` of `MODEL.WEIGHTS`, or of the newest checkpoint of `OUTPUT_DIR`."""
-        model = cls.build_model(cfg)
+        model = cls.build_model(cfg) if model is None else model.to(cfg.MODEL.DEVICE)
         Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
         return cls.test(cfg, model)
 

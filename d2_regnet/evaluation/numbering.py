@@ -66,9 +66,7 @@ def _numbers(entries: list[dict], what: str) -> dict:
     counts = Counter(each["id"] for each in entries)
     for number, count in counts.items():
         if count > 1:
-            raise ValueError(
-                f"the {what} id {number!r} stands for {count}: make ids unique"
-            )
+            raise ValueError(f"the {what} id {number!r} stands for {count}: make ids unique")
     try:
         return {each: number for number, each in enumerate(sorted(counts), 1)}
     except TypeError as error:

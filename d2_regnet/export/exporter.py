@@ -22,6 +22,7 @@ from d2_regnet.inference.optimize import fold_norms
 from d2_regnet.inference.pooler import ChannelsLastPooler
 from d2_regnet.modeling.backbone.deform import ModulatedDeformConv
 from d2_regnet.utils.files import whole_file
+from d2_regnet.utils.modules import stages
 
 from .graph import traceable
 from .resizing import ShortestEdge
@@ -224,7 +225,7 @@ def _limit_holders(model):
     if isinstance(model, RetinaNet):
         return [(model, ("test_score_thresh", "max_detections_per_image"))]
     predictors = model.roi_heads.box_predictor
-    predictors = predictors if isinstance(predictors, nn.ModuleList) else [predictors]
+    predictors = stages(predictors)
     return [(each, ("test_score_thresh", "test_topk_per_image")) for each in predictors]
 
 

@@ -7,11 +7,11 @@ import detectron2.data.transforms as T
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
-from detectron2.utils.registry import locate
 from fvcore.common.param_scheduler import CosineParamScheduler
 from omegaconf import DictConfig, OmegaConf
 
 from d2_regnet.archs import get_arch
+from d2_regnet.utils.signatures import target_of
 
 from .datasets import DataSet
 from .schedule import Plan
@@ -125,11 +125,7 @@ def _to_stride(pixels: int) -> int:
 
 
 def _resizes(augmentations) -> list[DictConfig]:
-    return [node for node in augmentations if _target(node) is T.ResizeShortestEdge]
-
-
-def _target(node: DictConfig):
-    return locate(node._target_) if isinstance(node._target_, str) else node._target_
+    return [node for node in augmentations if target_of(node) is T.ResizeShortestEdge]
 
 
 def body_activations(cfg: DictConfig, train: DataSet, short_edge: int | None) -> int:

@@ -17,6 +17,7 @@ import torch
 from detectron2.config import CfgNode, LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig
+from torch import nn
 
 from d2_regnet import model_zoo
 from d2_regnet.checkpoint.fitting import BACKBONE, DETECTOR, SCRATCH, Fit, load_fitting
@@ -58,8 +59,11 @@ class Job:
     def output(self) -> Path:
         return Path(self.cfg.train.output_dir)
 
-    def check(self) -> None:
+    def check(self) -> nn.Module:
         """Writes the files, and makes sure that the training can begin; an error removes them.
+
+        Returns:
+            The model, for `run`.
 
         Raises:
             ValueError, FileNotFoundError: from `engine.check_config`.
@@ -70,7 +74,7 @@ class Job:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 with whole_file(path) as file:
                     file.write(json.dumps(coco).encode())
-            check_config(self.cfg, resume=self.resume, allow_missing=self.allow_missing)
+            return check_config(self.cfg, resume=self.resume, allow_missing=self.allow_missing)
         except BaseException:
             for path in self.files:
                 Path(path).unlink(missing_ok=True)
@@ -180,11 +184,12 @@ def resumed(output: str | os.PathLike, overrides: Sequence[str] = ()) -> Job:
     )
 
 
-def run(job: Job) -> dict:
+def run(job: Job, model: nn.Module | None = None) -> dict:
     """Trains, evaluates, draws and reports, in the job's output folder.
 
     Args:
         job: of `prepare` or `resumed`.
+        model: of `job.check()`, which is called here by default.
 
     Returns:
         The last evaluation: task -> metric -> value.
@@ -193,17 +198,16 @@ def run(job: Job) -> dict:
         ValueError, FileNotFoundError: from `Job.check`, before anything else is written.
         Interrupted: a signal ended the training; `resumed` goes on.
     """
-    if not all(map(os.path.exists, job.files)):
-        job.check()
+    model = job.check() if model is None else model
     screen = sys.stdout
     with redirect_stdout(io.StringIO()):  # evaluators print a lot
         progress = ProgressLine(job.cfg.train.log_period, screen)
         results = train(
             job.cfg,
+            model=model,
             resume=job.resume,
             hooks=[progress],
             console=False,
-            allow_missing=job.allow_missing,
         )
     print("Drawing ...", flush=True)
     draw_pictures(job.cfg, job.output)

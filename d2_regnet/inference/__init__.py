@@ -5,9 +5,10 @@ for prediction in predictor(["a.jpg", "b.png"]):
     print(prediction.to_coco())
 """
 
+from .default import DefaultPredictor
 from .models import find_model
 from .optimize import optimize_for_inference
 from .prediction import Prediction
 from .predictor import Predictor
 
-__all__ = ["Prediction", "Predictor", "find_model", "optimize_for_inference"]
+__all__ = ["DefaultPredictor", "Prediction", "Predictor", "find_model", "optimize_for_inference"]

@@ -1,17 +1,16 @@
 """From what a user calls a model to its config and its weights."""
 
 import os
-from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
-from d2_regnet import model_zoo
 from d2_regnet.data.shapes import register_named_shapes
-from d2_regnet.model_zoo.loading import load_either
+from d2_regnet.model_zoo.loading import load_any, trained_weights
+from d2_regnet.model_zoo.settings import setting
 
 __all__ = ["dataset_metadata", "find_model", "number_of_classes"]
 
@@ -32,49 +31,23 @@ def find_model(
         FileNotFoundError: there is no such config or file of weights.
         ValueError: no such row, a broken config, or no weights are known.
     """
-    path = os.path.join(model, "config.yaml") if os.path.isdir(model) else model
-    if os.path.isdir(model) and not os.path.isfile(path):
-        raise FileNotFoundError(f"--model: the folder {model} has no config.yaml, so is no run's")
-    cfg = _config(path)
+    cfg = load_any(model)
+    if isinstance(cfg, CfgNode):
+        cfg.defrost()  # as all configs that are made from Detectron2's `get_cfg()`
     if weights is None:
-        start = backbone and cfg.get("train", {}).get("init_checkpoint")
+        yacs = isinstance(cfg, CfgNode)
+        start = setting(cfg, "weights") if yacs or backbone else ""
         try:
-            weights = _own_weights(path, cfg) or start
+            weights = trained_weights(model) or start
         except ValueError as error:
-            if not start:
+            if yacs or not start:
                 raise ValueError(f"{error}; or give a checkpoint of it with --weights") from error
             weights = start
     if not weights:
         raise ValueError(f"{model} names no trained weights: give them with --weights")
-    if "://" not in weights and not os.path.isfile(weights):
-        raise FileNotFoundError(f"there is no file of weights {weights}")
+    if "://" not in weights and not os.path.isfile(weights.split("?")[0]):
+        raise FileNotFoundError(f"weights {weights}: there is no such file")
     return cfg, weights
-
-
-def _config(path: str) -> DictConfig | CfgNode:
-    if path.endswith(".yaml") and not os.path.dirname(path) and not os.path.exists(path):
-        return model_zoo.get_config(path)
-    cfg = load_either(path)
-    if isinstance(cfg, CfgNode):
-        cfg.defrost()  # as all configs that are made from Detectron2's `get_cfg()`
-    return cfg
-
-
-def _own_weights(path: str, cfg: DictConfig | CfgNode) -> str:
-    """A row's, a run's or a yacs config's; empty where there are none."""
-    if not os.path.isfile(path):
-        return model_zoo.get_checkpoint_url(path)
-    last = Path(path).with_name("last_checkpoint")
-    if last.is_file():
-        return str(last.with_name(last.read_text().strip()))
-    for name in (Path(path).stem, Path(path).name):  # a row's own file
-        try:
-            file = model_zoo.get_config_file(name)
-        except (ValueError, FileNotFoundError):
-            continue
-        if os.path.samefile(file, path):
-            return model_zoo.get_checkpoint_url(name)
-    return cfg.MODEL.WEIGHTS if isinstance(cfg, CfgNode) else ""
 
 
 def number_of_classes(model: nn.Module) -> int:
@@ -94,10 +67,7 @@ def dataset_metadata(cfg: DictConfig | CfgNode, classes: int) -> Metadata:
         data set is not registered, or has another number of classes than the model, they are called
         "class 1" and so on. Category ids count from 1 where the data set does not say.
     """
-    if isinstance(cfg, CfgNode):
-        names = cfg.DATASETS.TEST
-    else:
-        names = OmegaConf.select(cfg, "dataloader.test.dataset.names") or []
+    names = setting(cfg, "test data") or []
     name = names if isinstance(names, str) else next(iter(names), "")
     register_named_shapes(name)
     known = MetadataCatalog.get(name) if name in DatasetCatalog else Metadata()

@@ -23,6 +23,7 @@ from d2_regnet.config import yacs_options
 from d2_regnet.modeling.backbone.norm import EvalBN
 from d2_regnet.modeling.mmdet.retinanet import MMDetRetinaNet
 from d2_regnet.utils.dtypes import DTYPES
+from d2_regnet.utils.modules import stages
 
 from .pooler import ChannelsLastPooler
 from .winograd import use_winograd
@@ -41,10 +42,10 @@ def optimize_for_inference(
 ) -> nn.Module:
     """A copy of a detector that gives the same answers sooner. It cannot be trained.
 
-    Norms are folded into the convolutions before them, and the dense parts (backbone, FPN, the heads'
-    convolutions and linear layers) work on channels-last tensors, which CPUs and tensor cores
-    prefer. On a CPU, boxes are pooled by `modeling.pooler`, and wide 3x3 convolutions computed by
-    `modeling.winograd`. Images of any size are taken as before, and the answers are float32.
+    Norms are folded into the convolutions before them, and the dense parts (backbone, FPN, the
+    heads' convolutions and linear layers) work on channels-last tensors, which CPUs and tensor
+    cores prefer. On a CPU, boxes are pooled by `pooler`, and wide 3x3 convolutions computed by
+    `winograd`. Images of any size are taken as before, and the answers are float32.
 
     Args:
         model: GeneralizedRCNN or RetinaNet, of this package's kinds or Detectron2's own, around a
@@ -173,7 +174,7 @@ def _dense_parts(model: nn.Module) -> Iterator[nn.Module]:
     for name in ("box_head", "box_predictor", "mask_head"):
         part = getattr(model.roi_heads, name, None)
         if part is not None:
-            yield from part if isinstance(part, nn.ModuleList) else [part]
+            yield from stages(part)
 
 
 def _pool_channels_last(model):

@@ -3,10 +3,8 @@
 import functools
 import logging
 import os
-import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 
 import detectron2.data.transforms as T
 import numpy as np
@@ -17,17 +15,16 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from d2_regnet.archs import suggest
-from d2_regnet.checkpoint import SafetensorsCheckpointer
+from d2_regnet.checkpoint.loading import SafeCheckpointer, local_file
 from d2_regnet.data.images import read_image, to_8_bits, to_array
 
 from .models import dataset_metadata, find_model, number_of_classes
 from .optimize import optimize_for_inference
 from .prediction import Prediction
 
-__all__ = ["DTYPES", "Image", "Predictor"]
+__all__ = ["Image", "Predictor"]
 
 logger = logging.getLogger(__name__)
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ORDERS = ("RGB", "BGR")
 Picture = str | os.PathLike | np.ndarray | Image.Image
 
@@ -204,20 +201,13 @@ def _build(cfg: DictConfig | CfgNode, device: torch.device) -> torch.nn.Module:
 
 def _load(model: torch.nn.Module, weights: str) -> None:
     """Loads weights, and makes sure that they are a whole detector's."""
-    if "://" not in weights and not Path(weights.split("?")[0]).is_file():
-        raise FileNotFoundError(f"there is no file of weights {weights}")
+    local_file(weights, "weights")
     state = model.state_dict()
     numbers = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
     with torch.no_grad():
         for tensor in numbers.values():
             tensor.fill_(float("nan"))  # whatever a checkpoint leaves out stays so
-    try:
-        SafetensorsCheckpointer(model).load(weights)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise ValueError(
-            f"{weights} is no checkpoint that can be read ({type(error).__name__}); "
-            "`d2-regnet convert` converts those of other projects"
-        ) from error
+    SafeCheckpointer(model).load(weights)
     empty = [name for name, tensor in numbers.items() if tensor.isnan().any()]
     if empty:
         raise ValueError(

@@ -5,6 +5,8 @@ its arithmetic differs from MMDetection's (the classes of `d2_regnet.modeling`).
 overridden in the node that is returned.
 """
 
+import copy
+
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
@@ -30,12 +32,7 @@ from d2_regnet.modeling.mmdet.matcher import MaxIoUMatcher
 from d2_regnet.modeling.mmdet.retinanet import MMDetRetinaNet
 from d2_regnet.modeling.mmdet.roi_heads import MMDetROIHeads
 from d2_regnet.modeling.mmdet.rpn import MMDetRPN
-
-# ImageNet's means and standard deviations by channel order, in units of uint8 pixels.
-PIXEL_STATISTICS = {
-    "BGR": ([103.53, 116.28, 123.675], [57.375, 57.12, 58.395]),
-    "RGB": ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
-}
+from d2_regnet.utils.imagenet import pixel_statistics
 
 _CHANNELS = 256
 _LEVELS = ["p2", "p3", "p4", "p5"]
@@ -151,7 +148,8 @@ def cascade_mask_rcnn(bottom_up, *, num_classes: int = 80, input_format: str = "
 
 def retinanet(bottom_up, *, num_classes: int = 80, input_format: str = "BGR") -> DictConfig:
     """RetinaNet with FPN; arguments are those of `faster_rcnn`."""
-    bottom_up.out_features = bottom_up.out_features[1:]
+    bottom_up = copy.deepcopy(bottom_up)
+    bottom_up.out_features = bottom_up.out_features[1:]  # the levels begin at p3
     last_stage = bottom_up.out_features[-1]
     in_channels = L(last_width)(arch="${...bottom_up.arch}") if last_stage == "s4" else 2048
     return L(MMDetRetinaNet)(
@@ -221,10 +219,8 @@ def _rcnn(bottom_up, roi_heads, input_format):
 
 
 def _pixels(input_format):
-    if input_format not in PIXEL_STATISTICS:
-        raise ValueError(f"input_format must be BGR or RGB, not {input_format!r}")
-    mean, std = PIXEL_STATISTICS[input_format]
-    return dict(pixel_mean=mean, pixel_std=std, input_format=input_format)
+    mean, std = pixel_statistics(input_format)
+    return dict(pixel_mean=list(mean), pixel_std=list(std), input_format=input_format)
 
 
 def _fpn(bottom_up, top_block):

@@ -6,6 +6,7 @@ import os
 import re
 import traceback
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 
 import yaml
 from detectron2.config import CfgNode, LazyConfig, get_cfg
@@ -59,20 +60,22 @@ def load_config(path_or_name: str, overrides: Iterable[str] = ()) -> DictConfig:
             has a value of the wrong kind.
     """
     path = find_config(path_or_name)
+    if path_or_name.removesuffix(".yaml") in model_zoo.rows() and path_or_name.endswith(".yaml"):
+        raise ValueError(
+            f"{path_or_name} is a row's yacs form, for d2-regnet train; this tool takes the row "
+            f"as {path_or_name.removesuffix('.yaml')}"
+        )
     cfg = _run_config(path) if path else model_zoo.get_config(path_or_name)
     if not isinstance(cfg, DictConfig):
-        raise ValueError(f"{path}: not a LazyConfig: it holds no named groups")
+        raise ValueError(f"{path or path_or_name}: not a LazyConfig: it holds no named groups")
     if "MODEL" in cfg:
         raise ValueError(
             f"{path}: a yacs config; a LazyConfig (.py) is needed here. Train it with "
             "`d2-regnet train`"
         )
     cfg.train = OmegaConf.merge(OmegaConf.create(TRAIN_DEFAULTS), cfg.get("train") or {})
-    overrides = list(overrides)
-    for override in overrides:
-        apply(cfg, override)
-    scale_to_batch_size(cfg)
-    cfg = LazyConfig.apply_overrides(cfg, overrides)  # what the user has set is not scaled
+    own = {key for override in overrides for key in apply(cfg, override)}
+    scale_to_batch_size(cfg, fixed=own)
     _read_arch(cfg)
     register_described(cfg)
     return cfg
@@ -86,7 +89,7 @@ def find_config(path_or_name: str) -> str:
 
     Raises:
         FileNotFoundError: there is no such file; the message names the nearest.
-        ValueError: there is no such row; the message names the nearest.
+        ValueError: there is no such model; the message names the nearest.
     """
     if not path_or_name:
         raise FileNotFoundError("no config: name one with --config-file")
@@ -100,15 +103,13 @@ def find_config(path_or_name: str) -> str:
         return ""
     folder = os.path.dirname(path_or_name)
     if os.path.isdir(path_or_name) and path_or_name not in model_zoo.rows():
-        raise FileNotFoundError(f"the folder {path_or_name} has no config.yaml, so is no run's")
-    if path_or_name.removesuffix(".yaml") in model_zoo.rows() and path_or_name.endswith(".yaml"):
-        raise ValueError(
-            f"{path_or_name} is a row's yacs form, for d2-regnet train; this tool takes the row "
-            f"as {path_or_name.removesuffix('.yaml')}"
+        raise FileNotFoundError(
+            f"the folder {path_or_name} has no config.yaml: it is not a run's folder"
         )
-    if path_or_name.endswith((".py", ".yaml", ".yml")) or folder:
+    if folder or path_or_name.endswith((".py", ".yml")):
         here = sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
-        hint = nearest(os.path.basename(path_or_name), [f for f in here if f.endswith(".py")])
+        suffix = os.path.splitext(path_or_name)[1] or ".py"
+        hint = nearest(os.path.basename(path_or_name), [f for f in here if f.endswith(suffix)])
         raise FileNotFoundError(f"config file {path_or_name} does not exist: {hint}")
     if model_zoo.canonical_name(path_or_name) not in model_zoo.rows():
         return ""
@@ -144,19 +145,19 @@ def nearest(name: str, known: Collection[str]) -> str:
     return f"there are {len(known)} there, none like it" if known else "there is none like it"
 
 
-def load_either(config: str, overrides: Sequence[str] = ()) -> DictConfig | CfgNode:
+def load_any(path_or_name: str, overrides: Sequence[str] = ()) -> DictConfig | CfgNode:
     """A LazyConfig as `load_config` reads it, or a yacs config as `load_yaml` does.
 
     Args:
-        config: a path, a run's folder, or a row's name; with .yaml behind it, its YAML form.
+        path_or_name: a path, a run's folder, or a model's name; with .yaml behind it, its yacs form.
         overrides: as the config's kind takes them.
 
     Raises:
         FileNotFoundError, ValueError: as of the two.
     """
-    name = config.endswith(".yaml") and not os.path.dirname(config) and not os.path.exists(config)
-    path = find_yaml(config) if name else find_config(config)
-    return load_yaml(path, overrides) if _is_yacs(path) else load_config(config, overrides)
+    path = find_config(path_or_name)
+    yacs = _is_yacs(path) if path else path_or_name.endswith(".yaml")
+    return (load_yaml if yacs else load_config)(path_or_name, overrides)
 
 
 def _is_yacs(path: str) -> bool:
@@ -167,39 +168,57 @@ def _is_yacs(path: str) -> bool:
         return re.search("^(MODEL|_BASE_):", file.read(), re.MULTILINE) is not None
 
 
-def find_yaml(path_or_name: str) -> str:
-    """The path of a YAML config given by its path, or by a row's name with .yaml behind it.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a name that is no row's; lists the nearest.
-    """
-    if os.path.isfile(path_or_name):
-        return path_or_name
-    if os.path.dirname(path_or_name) or not path_or_name.endswith(".yaml"):
-        raise FileNotFoundError(f"config file {path_or_name!r} does not exist; give a YAML file")
-    return model_zoo.get_config_file(path_or_name)
-
-
-def load_yaml(path: str, overrides: Sequence[str] = ()) -> CfgNode:
-    """Reads a YAML config on top of Detectron2's defaults and `add_regnet_config`; frozen.
+def load_yaml(path_or_name: str, overrides: Sequence[str] = ()) -> CfgNode:
+    """Reads a yacs config on top of Detectron2's defaults and `add_regnet_config`; frozen.
 
     Args:
-        path: a file.
+        path_or_name: a file, a run's folder, or a model's name with .yaml behind it.
         overrides: KEY VALUE KEY VALUE ..., as Detectron2 takes them.
 
     Raises:
+        FileNotFoundError: there is no such config.
         ValueError: an unknown key, or a value of the wrong kind.
     """
-    cfg = get_cfg()
-    add_regnet_config(cfg)
+    path = find_config(path_or_name)
+    cfg = get_cfg() if path else model_zoo.get_config(path_or_name)
     try:
-        cfg.merge_from_file(path)
+        if path:
+            add_regnet_config(cfg)
+            cfg.merge_from_file(path)
         cfg.merge_from_list(list(overrides))
     except (KeyError, AssertionError, ValueError) as error:
-        raise ValueError(f"{path}: {error.args[0] if error.args else error}") from error
+        raise ValueError(f"{path_or_name}: {error.args[0] if error.args else error}") from error
     except (yaml.YAMLError, AttributeError) as error:  # a text, or a single value
-        raise ValueError(f"{path} is no YAML config: {error}") from error
+        raise ValueError(f"{path_or_name} is no YAML config: {error}") from error
     yacs_options(cfg)
     cfg.freeze()
     return cfg
+
+
+def trained_weights(path_or_name: str) -> str:
+    """The weights of a trained detector that belong to a config: the newest of its run, or the
+    published ones of a model of the zoo.
+
+    Args:
+        path_or_name: as `find_config` takes it.
+
+    Returns:
+        A path or an address; empty for any other config.
+
+    Raises:
+        ValueError: a model of the zoo without published weights.
+    """
+    path = find_config(path_or_name)
+    if not path:
+        return model_zoo.get_checkpoint_url(path_or_name)
+    last = Path(path).with_name("last_checkpoint")
+    if last.is_file():
+        return str(last.with_name(last.read_text().strip()))
+    for name in (Path(path).stem, Path(path).name):  # a model's own file
+        try:
+            file = model_zoo.get_config_file(name)
+        except (ValueError, FileNotFoundError):
+            continue
+        if os.path.samefile(file, path):
+            return model_zoo.get_checkpoint_url(name)
+    return ""

@@ -1,24 +1,27 @@
 """`key=value` overrides of a LazyConfig: only keys that something reads, values of their kind."""
 
-import inspect
 from collections.abc import Iterator, Mapping
 
 from detectron2.config import LazyConfig
-from detectron2.utils.registry import locate
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from d2_regnet.archs import suggest
+from d2_regnet.utils.signatures import parameters
 
-__all__ = ["apply", "parameters"]
+__all__ = ["apply"]
 
 _OPTIONAL_GROUPS = {"train.clip_grad": ("max_norm", "norm_type")}
 
 
-def apply(cfg: DictConfig, override: str) -> None:
-    """Applies one `key=value` in place, after checking that it means something."""
+def apply(cfg: DictConfig, override: str) -> set[str]:
+    """Applies one `key=value` in place, after checking that it means something.
+
+    Returns:
+        The dotted keys that it sets: one, or each of a mapping's.
+    """
     if override.startswith("-"):
         raise ValueError(f"{override}: options go before the first key=value override")
     try:
@@ -40,6 +43,15 @@ def apply(cfg: DictConfig, override: str) -> None:
         LazyConfig.apply_overrides(cfg, [override])
     except (OmegaConfBaseException, KeyError, TypeError) as error:
         raise ValueError(f"override {override!r}: {error}") from error
+    return set(_leaves(key, parsed.value()))
+
+
+def _leaves(key: str, value) -> Iterator[str]:
+    if not isinstance(value, Mapping):
+        yield key
+        return
+    for name, inner in value.items():
+        yield from _leaves(f"{key}.{name}", inner)
 
 
 def _check_key(cfg: DictConfig, key: str, value, added: bool) -> None:
@@ -101,35 +113,6 @@ def _takes(node: DictConfig, name: str) -> bool:
         return False
     accepted = parameters(target)
     return accepted is None or name in accepted
-
-
-def parameters(target) -> set[str] | None:
-    """The names of the keyword parameters that a LazyConfig's `_target_` accepts.
-
-    A class that passes `**kwargs` on accepts its bases' parameters as well.
-
-    Args:
-        target: a callable, or its dotted name.
-
-    Returns:
-        The names; None where that cannot be known, or any name is accepted.
-    """
-    if isinstance(target, str):
-        target = locate(target)
-    if inspect.isclass(target):
-        functions = [c.__init__ for c in inspect.getmro(target) if "__init__" in vars(c)]
-    else:
-        functions = [target]
-    names = set()
-    for function in functions:
-        try:
-            found = inspect.signature(function).parameters.values()
-        except (TypeError, ValueError):
-            return None
-        names |= {p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        if not any(p.kind is p.VAR_KEYWORD for p in found):
-            return names - {"self"}
-    return None
 
 
 def _keys(node, prefix: str = "") -> Iterator[str]:

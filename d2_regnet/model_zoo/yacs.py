@@ -9,14 +9,12 @@ cannot say, those of `add_regnet_config` do; two of them concern training and wa
 - `INPUT.LSJ`, large-scale jitter. `DefaultTrainer` resizes by `INPUT.MIN_SIZE_TRAIN`.
 """
 
-import inspect
-
 import yaml
 from detectron2.config import CfgNode, get_cfg
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from d2_regnet.config import add_regnet_config
+from d2_regnet.utils.signatures import default, target_of
 
 
 def to_yacs(cfg: DictConfig) -> CfgNode:
@@ -45,13 +43,13 @@ def _defaults() -> CfgNode:
     return cfg
 
 
-def _difference(cfg: CfgNode, default: CfgNode) -> dict:
+def _difference(cfg: CfgNode, usual: CfgNode) -> dict:
     changed = {}
     for key, value in cfg.items():
         if isinstance(value, CfgNode):
-            if inner := _difference(value, default[key]):
+            if inner := _difference(value, usual[key]):
                 changed[key] = inner
-        elif value != default[key]:
+        elif value != usual[key]:
             changed[key] = value
     return changed
 
@@ -63,7 +61,7 @@ def _settings(cfg: DictConfig) -> dict:
     heads = _retinanet(model) if is_retinanet else _rcnn(model)
     return {
         "MODEL": {
-            "META_ARCHITECTURE": _target(model).__name__,
+            "META_ARCHITECTURE": target_of(model).__name__,
             "WEIGHTS": cfg.train.init_checkpoint,
             "PIXEL_MEAN": _get(model, "pixel_mean"),
             "PIXEL_STD": _get(model, "pixel_std"),
@@ -125,7 +123,7 @@ def _backbone(fpn: DictConfig, is_retinanet: bool) -> dict:
             "IN_FEATURES": _get(fpn, "in_features"),
             "OUT_CHANNELS": _get(fpn, "out_channels"),
             "NORM": _get(fpn, "norm"),
-            "P7_RELU": "NoReLU" not in _target(fpn.top_block).__name__,
+            "P7_RELU": "NoReLU" not in target_of(fpn.top_block).__name__,
         },
     }
 
@@ -151,7 +149,7 @@ def _rcnn(model: DictConfig) -> dict:
     box_head, predictor = _first(heads, "box_head"), _first(heads, "box_predictor")
     settings = {
         "PROPOSAL_GENERATOR": {
-            "NAME": _target(rpn).__name__,
+            "NAME": target_of(rpn).__name__,
             "MIN_SIZE": int(_get(rpn, "min_box_size")),
         },
         "RPN": {
@@ -170,7 +168,7 @@ def _rcnn(model: DictConfig) -> dict:
             "CONV_DIMS": list(_get(rpn.head, "conv_dims")),
         },
         "ROI_HEADS": {
-            "NAME": _target(heads).__name__,
+            "NAME": target_of(heads).__name__,
             "NUM_CLASSES": heads.num_classes,
             "IN_FEATURES": _get(heads, "box_in_features"),
             **_matcher(_first(heads, "proposal_matcher")),
@@ -181,7 +179,7 @@ def _rcnn(model: DictConfig) -> dict:
             "NMS_THRESH_TEST": _get(predictor, "test_nms_thresh"),
         },
         "ROI_BOX_HEAD": {
-            "NAME": _target(box_head).__name__,
+            "NAME": target_of(box_head).__name__,
             "NUM_CONV": len(box_head.conv_dims),
             "CONV_DIM": (_get(box_head, "conv_dims") or [256])[0],
             "NUM_FC": len(box_head.fc_dims),
@@ -203,7 +201,7 @@ def _rcnn(model: DictConfig) -> dict:
         }
     if mask_head := _first(heads, "mask_head"):
         settings["ROI_MASK_HEAD"] = {
-            "NAME": _target(mask_head).__name__,
+            "NAME": target_of(mask_head).__name__,
             # The last of its convolutions is the one that doubles the side.
             "NUM_CONV": len(mask_head.conv_dims) - 1,
             "CONV_DIM": mask_head.conv_dims[0],
@@ -242,7 +240,7 @@ def _retinanet(model: DictConfig) -> dict:
 
 
 def _augmentations(nodes: ListConfig) -> dict:
-    match [_target(node).__name__ for node in nodes]:
+    match [target_of(node).__name__ for node in nodes]:
         case ["ResizeShortestEdge", "RandomFlip"]:
             resize = nodes[0]
             return {
@@ -295,10 +293,6 @@ def _solver(cfg: DictConfig) -> dict:
     }
 
 
-def _target(node: DictConfig):
-    return locate(node._target_) if isinstance(node._target_, str) else node._target_
-
-
 def _first(node: DictConfig, key: str) -> DictConfig | None:
     """node.key, or the first of node.keys, where a cascade has one of it in each stage."""
     stages = node.get(f"{key}s")
@@ -314,12 +308,4 @@ def _get(node: DictConfig, key: str):
     if key in node:
         value = node[key]
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_list(value) else value
-    target = _target(node)
-    functions = (
-        [c.__init__ for c in inspect.getmro(target)] if inspect.isclass(target) else [target]
-    )
-    for function in functions:
-        parameter = inspect.signature(function).parameters.get(key)
-        if parameter is not None:
-            return parameter.default
-    raise ValueError(f"{target.__name__} has no parameter {key}")
+    return default(target_of(node), key)

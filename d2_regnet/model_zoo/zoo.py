@@ -16,12 +16,12 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
 from detectron2.modeling import build_model
 from omegaconf import DictConfig
 
 from d2_regnet.archs import arch_name, suggest
+from d2_regnet.checkpoint.loading import SafeCheckpointer
 from d2_regnet.config import add_regnet_config
 
 from .recipes import DETECTORS, LSJ_EPOCHS, RESNETS, SCHEDULES, detectron2_1x, recipe
@@ -161,7 +161,7 @@ def get(name: str, trained: bool = False, device: str | None = None) -> torch.nn
     else:
         model, weights = instantiate(cfg.model), cfg.train.init_checkpoint
         model = model.to(device or cfg.train.device)
-    DetectionCheckpointer(model).load(weights)
+    SafeCheckpointer(model).load(weights)
     return model
 
 

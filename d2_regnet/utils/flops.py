@@ -8,6 +8,8 @@ from detectron2.modeling.meta_arch import RetinaNet
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from .modules import stages
+
 
 @torch.no_grad()
 def count_flops(
@@ -44,11 +46,11 @@ def count_flops(
     crops = torch.zeros(proposals, channels, *heads.box_pooler.output_size, device=device)
     counts["box"] = sum(
         multiply_adds(nn.Sequential(head, predictor), crops)
-        for head, predictor in zip(_stages(heads.box_head), _stages(heads.box_predictor))
+        for head, predictor in zip(stages(heads.box_head), stages(heads.box_predictor))
     )
     if heads.mask_on:
         crops = torch.zeros(masks, channels, *heads.mask_pooler.output_size, device=device)
-        counts["mask"] = sum(multiply_adds(head.layers, crops) for head in _stages(heads.mask_head))
+        counts["mask"] = sum(multiply_adds(head.layers, crops) for head in stages(heads.mask_head))
     return counts
 
 
@@ -60,10 +62,6 @@ def multiply_adds(function: Callable, inputs) -> int:
         function(inputs)
     # The counter takes a multiplication and an addition for two.
     return counter.get_total_flops() // 2
-
-
-def _stages(head: nn.Module) -> list[nn.Module]:
-    return list(head) if isinstance(head, nn.ModuleList) else [head]
 
 
 def _deform_conv2d(input_shape, weight_shape, *args, out_shape, **kwargs) -> int:

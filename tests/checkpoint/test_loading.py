@@ -11,13 +11,13 @@ from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 
 from d2_regnet import model_zoo
-from d2_regnet.checkpoint import SafetensorsCheckpointer, convert, read
+from d2_regnet.checkpoint import SafeCheckpointer, convert, read
 from d2_regnet.modeling.backbone.regnet import build_regnet
 
 SUFFIXES = (".pth", ".pkl", ".safetensors")
 
 
-class Recording(SafetensorsCheckpointer):
+class Recording(SafeCheckpointer):
     def _log_incompatible_keys(self, incompatible):
         self.incompatible = incompatible
 

@@ -149,7 +149,6 @@ def test_more_gpus_than_there_are(tool, config, capfd):
         ("nowhere/no.py", ["nowhere/no.py", "does not exist"]),
         ("configs/mask_rcnn_regnetx_400mf_fpn_3.py", ["mask_rcnn_regnetx_400mf_fpn_3x.py"]),
         ("mask_rcnn_regnetx_400mf_fpn_9x", ["mask_rcnn_regnetx_400mf_fpn_3x"]),
-        ("COCO-Detection/retinanet_R_50_FPN_1x.yaml", ["yacs", "train_net.py"]),
     ],
 )
 def test_no_such_config(tool, root, monkeypatch, capfd, name, words):

@@ -57,7 +57,7 @@ def tool(fixtures, tmp_path, monkeypatch):
     [
         (["DATASETS.TRAIN", "('nowhere',)"], "'nowhere' is not registered"),
         (["MODEL.ROI_HEADS.NUM_CLASSES", "2"], "set it to 6"),
-        (["--num-gpus", "3"], "SOLVER.IMS_PER_BATCH 2 does not divide among 3 process(es)"),
+        (["--num-gpus", "3"], "SOLVER.IMS_PER_BATCH=2 does not divide among 3 process(es)"),
     ],
 )
 def test_data_and_batch_are_checked_before_anything_is_written(

@@ -40,7 +40,7 @@ def test_sbatch_lines():
 
 def test_goes_on_when_it_is_requeued():
     pytest.importorskip("submitit")
-    again = Training(["--config-file", "f", "a=1"]).checkpoint().function
+    again = Training(print, ["--config-file", "f", "a=1"]).checkpoint().function
     assert again.argv == ["--resume", "--config-file", "f", "a=1"]
     assert again.checkpoint().function.argv == again.argv
 

@@ -5,29 +5,28 @@ from detectron2.config import CfgNode, LazyConfig
 from omegaconf import DictConfig
 
 from d2_regnet.data import register_shapes
-from d2_regnet.engine import load_config
-from d2_regnet.engine.yacs_checks import check_yaml
-from d2_regnet.model_zoo.loading import find_yaml, load_either, load_yaml
+from d2_regnet.engine import check_config, load_config
+from d2_regnet.model_zoo.loading import find_config, load_any, load_yaml
 
 ROW = "mask_rcnn_regnetx_400mf_fpn_3x"
 
 
 def test_configs_by_path_and_by_name(root):
     path = str(root / "configs" / "yaml" / "mask_rcnn_regnetx_4.0gf_fpn_1x.yaml")
-    assert find_yaml(path) == path
-    assert find_yaml("mask_rcnn_regnetx_4gf_fpn_1x.yaml") == path
+    assert find_config(path) == path
+    assert find_config("mask_rcnn_regnetx_4gf_fpn_1x.yaml") == path
     cfg = load_yaml(path, ["SOLVER.MAX_ITER", "7"])
     assert (cfg.SOLVER.MAX_ITER, cfg.MODEL.REGNETS.ARCH) == (7, "RegNetX-4.0GF")
     assert cfg.is_frozen()
 
 
 def test_missing_configs_are_refused():
-    with pytest.raises(FileNotFoundError, match=r"'nowhere\.yml' does not exist"):
-        find_yaml("nowhere.yml")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yml does not exist"):
+        find_config("nowhere.yml")
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        find_yaml("configs/nowhere.yaml")
+        find_config("configs/nowhere.yaml")
     with pytest.raises(ValueError, match="unknown RegNet 'regnetx_5gf'.*nearest"):
-        find_yaml("mask_rcnn_regnetx_5gf_fpn_1x.yaml")
+        find_config("mask_rcnn_regnetx_5gf_fpn_1x.yaml")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +40,7 @@ def test_missing_configs_are_refused():
 )
 def test_bad_overrides_are_refused(overrides, message):
     with pytest.raises(ValueError, match=message):
-        load_yaml(find_yaml("mask_rcnn_r50_fpn_1x.yaml"), overrides)
+        load_yaml("mask_rcnn_r50_fpn_1x.yaml", overrides)
 
 
 @pytest.mark.parametrize("text", ["a: [", "nothing but words"])
@@ -52,28 +51,28 @@ def test_a_file_that_is_no_yaml_config(tmp_path, text):
 
 
 def test_either_kind(root, tmp_path):
-    yaml = load_either(f"{ROW}.yaml", ["SOLVER.MAX_ITER", "7"])
+    yaml = load_any(f"{ROW}.yaml", ["SOLVER.MAX_ITER", "7"])
     assert isinstance(yaml, CfgNode) and yaml.SOLVER.MAX_ITER == 7
-    assert isinstance(load_either(str(root / "configs" / "yaml" / f"{ROW}.yaml")), CfgNode)
-    lazy = load_either(ROW, ["train.max_iter=7"])
+    assert isinstance(load_any(str(root / "configs" / "yaml" / f"{ROW}.yaml")), CfgNode)
+    lazy = load_any(ROW, ["train.max_iter=7"])
     assert isinstance(lazy, DictConfig) and lazy.train.max_iter == 7
     with pytest.raises(ValueError, match="unknown RegNet 'regnetx_5gf'.*nearest"):
-        load_either("mask_rcnn_regnetx_5gf_fpn_1x.yaml")
+        load_any("mask_rcnn_regnetx_5gf_fpn_1x.yaml")
 
     run = tmp_path / "run"  # whose config.yaml may be of either kind
     run.mkdir()
     LazyConfig.save(lazy, str(run / "config.yaml"))
-    assert isinstance(load_either(str(run)), DictConfig)
+    assert isinstance(load_any(str(run)), DictConfig)
     (run / "config.yaml").write_text(yaml.dump())
-    assert load_either(str(run)).SOLVER.MAX_ITER == 7
+    assert load_any(str(run)).SOLVER.MAX_ITER == 7
     (tmp_path / "based.yaml").write_text("_BASE_: run/config.yaml")
-    assert load_either(str(tmp_path / "based.yaml")).SOLVER.MAX_ITER == 7
+    assert load_any(str(tmp_path / "based.yaml")).SOLVER.MAX_ITER == 7
 
 
 @pytest.mark.parametrize(
     ("overrides", "options", "message"),
     [
-        (["SOLVER.IMS_PER_BATCH", 3], {"processes": 2}, "SOLVER.IMS_PER_BATCH 3 does not divide"),
+        (["SOLVER.IMS_PER_BATCH", 3], {"processes": 2}, "SOLVER.IMS_PER_BATCH=3 does not divide"),
         (["MODEL.WEIGHTS", "no.pth?x=1"], {}, "MODEL.WEIGHTS=no.pth.x=1: there is no such file"),
         (["MODEL.WEIGHTS", "no.pth"], {"eval_only": True}, "MODEL.WEIGHTS=no.pth"),
         (["DATASETS.TRAIN", ("shapes_trian",)], {}, "'shapes_trian' is not registered"),
@@ -86,19 +85,19 @@ def test_refused(tmp_path, monkeypatch, overrides, options, message):
     defaults = ["MODEL.WEIGHTS", "", "DATASETS.TRAIN", tuple(names), "DATASETS.TEST", ()]
     defaults += ["OUTPUT_DIR", str(tmp_path / "out"), "MODEL.ROI_HEADS.NUM_CLASSES", 6]
     defaults += ["INPUT.MASK_FORMAT", "bitmask"]
-    check_yaml(load_yaml(find_yaml(f"{ROW}.yaml"), defaults))
+    check_config(load_yaml(f"{ROW}.yaml", defaults))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        check_yaml(load_yaml(find_yaml(f"{ROW}.yaml"), [*defaults, *overrides]), **options)
+        check_config(load_yaml(f"{ROW}.yaml", [*defaults, *overrides]), **options)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_resumed_run_needs_no_first_weights(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path))
     settings = ["MODEL.WEIGHTS", "gone.pth", "OUTPUT_DIR", str(tiny_run), "DATASETS.TEST", ()]
-    cfg = load_yaml(find_yaml(f"{ROW}.yaml"), settings)
-    check_yaml(cfg, eval_only=True, resume=True, allow_missing=True)
+    cfg = load_yaml(f"{ROW}.yaml", settings)
+    check_config(cfg, eval_only=True, resume=True, allow_missing=True)
     with pytest.raises(ValueError, match="would stay random"):  # the run is another model's
-        check_yaml(cfg, eval_only=True, resume=True)
+        check_config(cfg, eval_only=True, resume=True)
     with pytest.raises(ValueError, match="holds weights and no training to go on with"):
-        check_yaml(cfg, resume=True)
-    assert isinstance(load_either(str(tiny_run)), type(load_config(ROW)))
+        check_config(cfg, resume=True)
+    assert isinstance(load_any(str(tiny_run)), type(load_config(ROW)))

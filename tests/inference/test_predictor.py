@@ -194,7 +194,7 @@ def test_weights_of_a_body_alone_are_refused(cfg, weights, tmp_path):
     state = torch.load(weights)["model"]
     body = {name: tensor for name, tensor in state.items() if "bottom_up" in name}
     torch.save({"model": body}, tmp_path / "body.pth")
-    with pytest.raises(ValueError, match=r"backbone\.pth has no values, .* only a backbone"):
+    with pytest.raises(ValueError, match=r"body\.pth has no values, .* only a backbone"):
         Predictor(cfg, str(tmp_path / "body.pth"), device="cpu")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
         Predictor(cfg, "nowhere.pth", device="cpu")

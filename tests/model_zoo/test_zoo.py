@@ -168,7 +168,7 @@ def test_composed_variants():
 @pytest.mark.parametrize("suffix", ["", ".yaml"])
 def test_get_loads_the_weights(suffix, monkeypatch, tmp_path):
     name = f"faster_rcnn_regnetx_400mf_fpn_3x{suffix}"
-    monkeypatch.setattr(model_zoo.DetectionCheckpointer, "load", lambda self, path: path)
+    monkeypatch.setattr(model_zoo.SafeCheckpointer, "load", lambda self, path: path)
     untouched = model_zoo.get(name, device="cpu")
     weights = {key: torch.full_like(value, 0.5) for key, value in untouched.state_dict().items()}
     monkeypatch.undo()
