@@ -76,7 +76,7 @@ def read_label_files(
             f"annotations: {annotations} cannot be read as {format.NAME}: {len(problems)} "
             f"problem(s), the first: {problems[0]}. Mend these files or objects, or remove them"
         )
-    return builder.finished(annotations), account
+    return builder.finished(annotations, documents), account
 
 
 def _documents(
@@ -161,6 +161,7 @@ class _Builder:
         self._images, self._found = [], []
         self._left_out_names: dict[str, str] = {}
         self._labels_used: set[Path] = set()
+        self._labels_left_out: dict[Path, tuple[str, str]] = {}
 
     def add(
         self, image: Path, label: Path | None, documents: dict[Path, Document], unlabelled: str
@@ -181,7 +182,7 @@ class _Builder:
             if not min(header.stored):
                 raise OSError("no pixels")
         except Exception as error:  # what a damaged file makes Pillow raise can be anything
-            self._leave_out_image(name, document, f"unreadable: {type(error).__name__}")
+            self._leave_out_image(name, label, f"unreadable: {type(error).__name__}")
             return
         size = header.displayed
         if document is None:
@@ -195,9 +196,7 @@ class _Builder:
             size = _size(header, document.size)
             if size is None:
                 written = "{} x {}".format(*document.size)
-                self._leave_out_image(
-                    name, document, f"annotated at another size, such as {written}"
-                )
+                self._leave_out_image(name, label, f"annotated at another size, such as {written}")
                 return
             if header.turned and (document.size is None or header.stored == header.displayed):
                 account.remark(
@@ -213,12 +212,18 @@ class _Builder:
         if document is not None:
             self._add_objects(number, label, document, size)
 
-    def _leave_out_image(self, name: str, document: Document | None, reason: str) -> None:
+    def _leave_out_image(self, name: str, label: Path | None, reason: str) -> None:
         self._account.leave_out("images", reason, name)
-        if document is not None:
-            self._account.leave_out("label files", f"of an image that is {reason}", name)
-            of = f"of an image that is {reason}"
-            self._account.leave_out("objects", of, name, len(document.objects))
+        if label is not None:
+            self._labels_left_out.setdefault(label, (f"of an image that is {reason}", name))
+
+    def _count_unused_labels(self, documents: dict[Path, Document]) -> None:
+        """Those of images left out, unless they describe another image as well."""
+        for label, (reason, name) in self._labels_left_out.items():
+            if label not in self._labels_used:
+                count = len(documents[label].objects)
+                self._account.leave_out("label files", reason, name)
+                self._account.leave_out("objects", reason, name, count)
 
     def _add_objects(self, image: int, label: Path, document: Document, size) -> None:
         # Of the second image that one label file describes, nothing is counted again.
@@ -257,7 +262,8 @@ class _Builder:
             groups[key] = entry
             self._found.append((image, shape.name, entry))
 
-    def finished(self, annotations: Path) -> dict:
+    def finished(self, annotations: Path, documents: dict[Path, Document]) -> dict:
+        self._count_unused_labels(documents)
         account, names = self._account, self._context.names
         if not self._images:
             raise ValueError(

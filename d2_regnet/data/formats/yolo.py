@@ -5,6 +5,7 @@ displayed: a box (centre, size), a polygon, four corners of an oriented box, or 
 keypoints.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,7 +89,10 @@ def _text(path: Path) -> str:
 
 
 def load(path: Path) -> Document:
-    return Document([line for line in _text(path).splitlines() if line.strip()], "line")
+    lines = [line for line in _text(path).splitlines() if line.strip()]
+    if lines and not any(re.match(r"[-+.]?\d", line.strip()) for line in lines):
+        raise ValueError(f"line 1: {lines[0].split()[0][:20]!r} is not a number")
+    return Document(lines, "line")
 
 
 def context(documents, images: Path, annotations: Path, account: Account) -> SimpleNamespace:

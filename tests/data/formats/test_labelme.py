@@ -189,3 +189,11 @@ def test_what_cannot_be_understood_is_refused(maker, broken, said):
 def test_a_data_set_of_lines_alone_is_refused_with_the_reason(maker):
     with pytest.raises(ValueError, match=r"no object that can be used.*a line, which has no area"):
         read(maker, shape([[1, 1], [9, 9]], "line"))
+
+
+def test_coordinates_far_beyond_the_image_are_refused(maker):
+    """With them pycocotools takes all memory, or crashes."""
+    with pytest.raises(
+        ValueError, match=r"a\.json, shape 1: it reaches 1e\+09, in an image of 160"
+    ):
+        read(maker, shape([[1, 1], [1e9, 1], [1e9, 1e9]]))
