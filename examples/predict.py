@@ -16,7 +16,7 @@ from d2_regnet.inference import Predictor, find_model
 
 
 def main(model: str, source: str, target: str) -> None:
-    predictor = Predictor(*find_model(model), threshold=0.5)
+    predictor = Predictor(*find_model(model))
     prediction = predictor(source)
     for name, each in zip(prediction.names, prediction.to_coco()):
         x, y, width, height = each["bbox"]

@@ -5,6 +5,7 @@ One module of this folder for each NAME, with `argument_parser()` and `main(argv
 
 import importlib
 import os
+import select
 import signal
 import sys
 
@@ -68,12 +69,12 @@ def main(argv: list[str] | None = None) -> int | None:
 
 def _output_is_closed() -> bool:
     """Whether who read the output has gone, as `head` does; then the rest goes nowhere."""
-    try:
-        sys.stdout.flush()
-        return False
-    except BrokenPipeError:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    closed = any(event & select.POLLERR for _, event in poll.poll(0))
+    if closed:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
+    return closed
 
 
 def usage() -> str:

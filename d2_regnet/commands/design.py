@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from tabulate import tabulate
-from tqdm import tqdm
 
 from d2_regnet.design import arguments, describing, plots, study
 from d2_regnet.design.picking import Measurement
@@ -17,10 +16,11 @@ from d2_regnet.design.sampling import SPACES, sample
 from d2_regnet.design.saving import write, write_sample
 from d2_regnet.utils.cli import ToolParser, bad_input, failure
 from d2_regnet.utils.files import check_folder
+from d2_regnet.utils.progress import progress
 
 _EXAMPLES = """
-What a RegNet is made of, and an image of its widths:
-    $ %(prog)s describe RegNetX-3.2GF my_regnet.yaml --picture widths.png
+What a RegNet is made of, and a plot of its widths:
+    $ %(prog)s describe RegNetX-3.2GF my_regnet.yaml --plot widths.png
 
 500 networks of 1.6 GF, each in a file that stands for an arch everywhere:
     $ %(prog)s sample --flops 1.6GF --n 500 --output samples
@@ -33,7 +33,7 @@ Two design spaces compared by many quick trainings:
 """
 _DESCRIBE = """
     $ %(prog)s RegNetX-3.2GF
-    $ %(prog)s RegNetX-400MF RegNetY-400MF my_regnet.yaml --size 800x1216 --picture widths.png
+    $ %(prog)s RegNetX-400MF RegNetY-400MF my_regnet.yaml --size 800x1216 --plot widths.png
 """
 _SAMPLE = """
     $ %(prog)s --flops 1.6GF --n 500 --output samples
@@ -42,7 +42,7 @@ _SAMPLE = """
 """
 _PICK = """
     $ %(prog)s --budget-ms 40 --size 800x1216
-    $ %(prog)s --budget-ms 300 --train --candidates RegNetX-400MF samples/archs --picture pick.png
+    $ %(prog)s --budget-ms 300 --train --candidates RegNetX-400MF samples/archs --plot pick.png
 """
 _EDF = """
     $ %(prog)s --output edf
@@ -54,23 +54,29 @@ _ARCH = "a published RegNet, or a YAML file with depth, w_0, w_a, w_m and group_
 def argument_parser() -> ToolParser:
     parser = ToolParser(__doc__, _EXAMPLES, prog="d2-regnet design")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add in (_add_describe, _add_sample, _add_pick, _add_edf):
+        add(commands)
+    return parser
 
+
+def _add(commands, work, name: str, about: str, examples: str, **kwargs) -> ToolParser:
+    part = commands.add_parser(name, help=about, description=about, examples=examples, **kwargs)
+    part.set_defaults(work=work)
+    return part
+
+
+def _add_describe(commands) -> None:
     about = "Prints what networks are made of and what they cost, stage by stage."
-    part = commands.add_parser("describe", help=about, description=about, examples=_DESCRIBE)
+    part = _add(commands, describe, "describe", about, _DESCRIBE)
     part.add_argument("archs", nargs="+", metavar="ARCH", help=_ARCH)
     part.add_argument("--size", default="224", help="HxW of the image (%(default)s)")
-    part.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the blocks' widths")
-    part.add_argument("--json", action="store_true", help="print JSON in place of tables")
-    part.set_defaults(work=describe)
+    _add_output(part, "the blocks' widths")
 
+
+def _add_sample(commands) -> None:
     about = "Draws networks at random from the paper's design space, at a number of FLOPs."
-    part = commands.add_parser(
-        "sample",
-        help=about,
-        description=about,
-        examples=_SAMPLE,
-        dry_run="check the arguments and say what would be written",
-    )
+    dry_run = "check the arguments and say what would be written"
+    part = _add(commands, draw_sample, "sample", about, _SAMPLE, dry_run=dry_run)
     part.add_argument("--flops", required=True, help="at 224x224: 400MF, 1.6GF, ...")
     part.add_argument("--n", type=int, default=500, help="how many (%(default)s)")
     part.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
@@ -83,16 +89,11 @@ def argument_parser() -> ToolParser:
     part.add_argument("--family", choices="XY", default="X", help="Y has squeeze-and-excitation")
     part.add_argument("--tolerance", type=float, default=0.05, help="of --flops (%(default)s)")
     part.add_argument("--seed", type=int, default=0, help="(%(default)s)")
-    part.set_defaults(work=draw_sample)
 
+
+def _add_pick(commands) -> None:
     about = "Measures this machine and shows which backbones are worth their time."
-    part = commands.add_parser(
-        "pick",
-        help=about,
-        description=about,
-        examples=_PICK,
-        dry_run="say what would be measured",
-    )
+    part = _add(commands, pick, "pick", about, _PICK, dry_run="say what would be measured")
     part.add_argument("--budget-ms", type=float, required=True, help="for an image's pass")
     part.add_argument("--size", default="800x1216", help="HxW of the image (%(default)s)")
     part.add_argument(
@@ -100,24 +101,19 @@ def argument_parser() -> ToolParser:
         nargs="+",
         default=[],
         metavar="ARCH|DIR",
-        help=f"{_ARCH}, or a folder of them (the 24 published ones)",
+        help=f"{_ARCH}, or a folder of them (default: the 24 published ones)",
     )
     part.add_argument("--train", action="store_true", help="time a training step's pass")
     part.add_argument("--rounds", type=int, default=9, help="measurements of each (%(default)s)")
-    part.add_argument("--device", default="", help="cpu or cuda (cuda where there is one)")
-    part.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the frontier")
-    part.add_argument("--json", action="store_true", help="print JSON in place of a table")
-    part.set_defaults(work=pick)
+    part.add_argument("--device", default="", help="cpu or cuda (default: cuda, if there is one)")
+    _add_output(part, "the frontier")
 
-    about = "Compares design spaces by quick trainings on the built-in shapes; goes on if stopped."
-    part = commands.add_parser(
-        "edf",
-        help=about,
-        description=about,
-        examples=_EDF,
-        dry_run="say what would be trained",
+
+def _add_edf(commands) -> None:
+    about = (
+        "Compares design spaces by quick trainings on the built-in shapes; continues if stopped."
     )
-    default = {field.name: field.default for field in fields(study.Plan)}
+    part = _add(commands, compare, "edf", about, _EDF, dry_run="say what would be trained")
     part.add_argument(
         "--spaces", nargs="+", choices=SPACES, default=["anynet_a", "constrained"], metavar="SPACE",
         help=", ".join(SPACES),
@@ -125,6 +121,7 @@ def argument_parser() -> ToolParser:
     part.add_argument("--n", type=int, default=24, help="networks of each (%(default)s)")
     part.add_argument("--flops", default="100MF", help="at 224x224 (%(default)s)")
     part.add_argument("--family", choices="XY", default="X", help="Y has squeeze-and-excitation")
+    default = {field.name: field.default for field in fields(study.Plan)}
     for name, about in (
         ("steps", "of each training"),
         ("batch-size", "crops a step"),
@@ -136,21 +133,25 @@ def argument_parser() -> ToolParser:
             f"--{name}", type=type(value), default=value, help=f"{about} (%(default)s)"
         )
     part.add_argument("--output", type=Path, required=True, metavar="DIR")
-    part.set_defaults(work=compare)
-    return parser
+
+
+def _add_output(part: ToolParser, drawn: str) -> None:
+    part.add_argument("--plot", type=Path, metavar="FILE.png", help=f"draw {drawn}")
+    part.add_overwrite("a FILE.png that exists")
+    part.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 
 def describe(args) -> None:
     with bad_input(args.verbose):
         size = arguments.size(args.size)
         archs = arguments.archs(args.archs)
-        check_picture(args.picture)
+        check_plot(args)
     if args.json:
         found = {name: describing.facts(arch, size) for name, arch in archs.items()}
         print(json.dumps(found, indent=1))
     else:
         print("\n\n".join(describing.text(name, arch, size) for name, arch in archs.items()))
-    write_picture(args, lambda: plots.widths(archs))
+    write_plot(args, lambda: plots.widths(archs))
 
 
 def draw_sample(args) -> None:
@@ -164,7 +165,7 @@ def draw_sample(args) -> None:
             sample(args.space, flops, 1, **settings)
             print(f"Would write {args.n} archs of {args.flops} to {args.output}; wrote nothing")
             return
-        bar = partial(tqdm, desc="networks found", disable=None)
+        bar = partial(progress, desc="networks found")
         archs = sample(args.space, flops, args.n, progress=bar, **settings)
     with failure(args.verbose):
         write_sample(args.output, f"regnet{args.family}_{args.flops}".lower(), archs)
@@ -182,15 +183,15 @@ def pick(args) -> None:
             budget_ms=args.budget_ms,
             rounds=args.rounds,
         )
-        check_picture(args.picture)
+        check_plot(args)
     if args.dry_run:
         print(f"Would time the {measurement.what} ({measurement.where}) of", end=" ")
         print(f"{len(measurement.names)}: {', '.join(measurement.names)}")
         return
     with failure(args.verbose):
-        answer = measurement.run(lambda each, word: tqdm(each, desc=word, disable=None))
+        answer = measurement.run(lambda each, word: progress(each, desc=word))
         print(json.dumps(answer.as_dict(), indent=1) if args.json else answer.text())
-    write_picture(args, lambda: plots.frontier(answer))
+    write_plot(args, lambda: plots.frontier(answer))
 
 
 def compare(args) -> None:
@@ -216,11 +217,11 @@ def compare(args) -> None:
     try:
         with failure(args.verbose):
             args.output.mkdir(parents=True, exist_ok=True)
-            bar = partial(tqdm, desc="networks trained", disable=None)
+            bar = partial(progress, desc="networks trained")
             results = study.run(plan, args.output, bar)
             write(args.output / "edf.png", plots.distributions(results, titles(plan)))
     except KeyboardInterrupt:
-        print(f"Stopped. The same command goes on from here (folder {args.output}).")
+        print(f"Stopped. The same command continues from here (folder {args.output}).")
         sys.exit(130)
     print(study.text(results))
     print(f"\nWrote {args.output}: results.json, edf.png")
@@ -235,18 +236,21 @@ def titles(plan: study.Plan) -> dict[str, str]:
     }
 
 
-def check_picture(file: Path | None) -> None:
+def check_plot(args) -> None:
+    file = args.plot
     if file and file.suffix.lower() != ".png":
-        raise ValueError(f"--picture: {file} does not end in .png")
+        raise ValueError(f"--plot: {file} does not end in .png")
     if file and not file.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--picture: there is no folder {file.parent}")
+        raise FileNotFoundError(f"--plot: there is no folder {file.parent}")
+    if file and file.exists() and not args.overwrite:
+        raise FileExistsError(f"--plot: {file} exists; --overwrite replaces it")
 
 
-def write_picture(args, make) -> None:
-    if args.picture:
+def write_plot(args, make) -> None:
+    if args.plot:
         with failure(args.verbose):
-            write(args.picture, make())
-        print(f"Wrote {args.picture}", file=sys.stderr if args.json else sys.stdout)
+            write(args.plot, make())
+        print(f"Wrote {args.plot}", file=sys.stderr if args.json else sys.stdout)
 
 
 def main(argv: list[str] | None = None) -> int:

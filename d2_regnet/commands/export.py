@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from tabulate import tabulate
-from tqdm import tqdm
 
 from d2_regnet.data.images import read_image
 from d2_regnet.export import (
@@ -21,6 +20,7 @@ from d2_regnet.export.exporter import DEFAULT_OPSET, FORMATS
 from d2_regnet.inference import Predictor, find_model
 from d2_regnet.utils.cli import FAILED, ToolParser, bad_input, failure
 from d2_regnet.utils.files import check_folder
+from d2_regnet.utils.progress import progress
 
 _EXAMPLES = """
 A published row, whose weights are downloaded once, as ONNX:
@@ -70,7 +70,7 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="IMAGE",
         help="run the file without Detectron2 and compare; on built-in images if none are given",
     )
-    parser.add_argument("--overwrite", action="store_true", help="FILE may exist")
+    parser.add_overwrite("a FILE that exists")
     return parser
 
 
@@ -98,7 +98,7 @@ def prepare(args: argparse.Namespace) -> tuple[Predictor, Export, dict]:
         if args.format == "onnx":
             import_onnxruntime()
     cfg, weights = find_model(args.model, args.weights)
-    predictor = Predictor(cfg, weights, device="cpu")
+    predictor = Predictor(cfg, weights, device="cpu", threshold=0)
     set_limits(predictor.model, args.score_threshold, args.max_detections)
     return predictor, Export(predictor, args.format, opset=args.opset, name=args.model), pictures
 
@@ -138,14 +138,14 @@ def describe(export: Export, args: argparse.Namespace) -> str:
 def compare(predictor: Predictor, path: Path, pictures: dict) -> int:
     """Prints how the file's detections compare with the eager model's; the exit code."""
     checks = check(predictor, path, pictures.values())
-    results = list(tqdm(checks, total=len(pictures), desc="images", disable=None))
+    results = list(progress(checks, total=len(pictures), desc="images"))
     rows = [
         (
             name,
             f"{result.eager} / {result.exported}",
             result.paired,
             f"{result.box_iou:.5f}",
-            f"{result.mask_iou:.5f}",
+            "-" if result.mask_iou is None else f"{result.mask_iou:.5f}",
             f"{result.score:.1e}",
             f"{result.eager_seconds:.3f}",
             f"{result.exported_seconds:.3f}",

@@ -3,15 +3,15 @@
 import argparse
 import logging
 import os
-import sys
 from pathlib import Path
 
 from d2_regnet.data.formats.account import Account
 from d2_regnet.inference import Predictor, find_model
 from d2_regnet.inference.inputs import Source, Stream, find_sources
 from d2_regnet.inference.outputs import CSV, JSON, check_targets
+from d2_regnet.inference.predictor import THRESHOLD
 from d2_regnet.inference.run import predict
-from d2_regnet.utils.cli import FAILED, ToolParser, bad_input, failure
+from d2_regnet.utils.cli import FAILED, ToolParser, bad_input, failure, say
 from d2_regnet.utils.dtypes import DTYPES
 
 _EXAMPLES = """
@@ -50,21 +50,22 @@ def argument_parser() -> argparse.ArgumentParser:
         "--output", required=True, type=Path, metavar="DIR", help="folder of all that is written"
     )
     parser.add_argument(
-        "--threshold", type=float, default=0.5, metavar="SCORE", help="lowest score (%(default)s)"
+        "--threshold",
+        type=float,
+        default=THRESHOLD,
+        metavar="SCORE",
+        help="lowest score (%(default)s)",
     )
     parser.add_argument(
         "--classes", nargs="+", metavar="NAME", help="the classes to keep (default: all)"
     )
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: the GPU, if there is one)")
-    parser.add_argument(
-        "--dtype", choices=DTYPES, help="prepare the model in it (default: as it was trained)"
-    )
+    parser.add_device()
     parser.add_argument(
         "--batch-size", type=int, default=1, metavar="N", help="images together (%(default)s)"
     )
     parser.add_argument("--max-frames", type=int, metavar="N", help="of each video or camera")
     parser.add_argument("--no-drawings", action="store_true", help="write the JSON and CSV alone")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_overwrite()
     return parser
 
 
@@ -82,11 +83,11 @@ def prepare(args: argparse.Namespace) -> list[Source]:
     account = Account()
     sources = find_sources(args.inputs, args.output, account)
     for line in account.lines():
-        print(line, file=sys.stderr)
+        say(line)
     check_targets([] if args.no_drawings else sources, args.output, args.overwrite)
     for source in sources:
         if isinstance(source, Stream):
-            source.capture  # noqa: B018  opens it
+            source.open()
     if not any(not s.local or Path(s.name).is_file() for s in sources):
         raise FileNotFoundError(f"there is no file {sources[0].name}")
     return sources
@@ -121,11 +122,12 @@ def main(argv: list[str] | None = None) -> int:
             draw=not args.no_drawings,
             max_frames=args.max_frames,
         )
-    pictures, detections = results.counts
-    print(f"{detections} detection(s) in {pictures} picture(s): {args.output}")
+    images, detections = results.counts
+    where = args.output if images else "nothing was written"
+    print(f"{detections} detection(s) in {images} image(s): {where}")
     if unread:
-        print(f"{len(unread)} input(s) could not be read:", file=sys.stderr)
+        say(f"{len(unread)} input(s) could not be read:")
         for name, reason in unread.items():
-            print(f"  {name}: {reason}", file=sys.stderr)
+            say(f"  {name}: {reason}")
         return FAILED
     return 0

@@ -1,9 +1,11 @@
 """Lists the published models, and prints or saves the config of one."""
 
 import argparse
+import json
 from pathlib import Path
 
 from detectron2.config import CfgNode, LazyConfig
+from tabulate import tabulate
 
 from d2_regnet import model_zoo
 from d2_regnet.utils.cli import ToolParser, bad_input
@@ -25,8 +27,10 @@ def argument_parser() -> argparse.ArgumentParser:
         __doc__, _EXAMPLES, prog="d2-regnet zoo", dry_run="with --save: write nothing"
     )
     parser.add_argument("part", nargs="?", default="", metavar="PART", help="of the models' names")
+    parser.add_argument("--json", action="store_true", help="print all that is published, as JSON")
     parser.add_argument("--config", metavar="NAME", help="print this model's complete config")
     parser.add_argument("--save", type=Path, metavar="FILE", help="copy its config file to FILE")
+    parser.add_overwrite("a FILE that exists")
     return parser
 
 
@@ -34,13 +38,18 @@ def main(argv: list[str] | None = None) -> int:
     args = argument_parser().parse_args(argv)
     with bad_input(args.verbose):
         if args.save:
-            return save(args)
-        print(config(args.config) if args.config else table(args.part))
+            text = save(args)
+        elif args.config:
+            text = config(args.config)
+        else:
+            rows = matching(args.part)
+            text = json.dumps(rows, indent=1) if args.json else table(rows)
+    print(text)
     return 0
 
 
-def table(part: str) -> str:
-    """Name, box AP and mask AP of each model whose name contains `part`.
+def matching(part: str) -> dict[str, dict]:
+    """What is published about each model whose name contains `part`.
 
     Raises:
         ValueError: no name does.
@@ -48,27 +57,41 @@ def table(part: str) -> str:
     rows = {name: facts for name, facts in model_zoo.rows().items() if part.lower() in name}
     if not rows:
         raise ValueError(f"no model's name contains {part!r}; d2-regnet zoo lists all")
-    width = max(map(len, rows))
-    lines = [f"{'model':{width}}  box AP  mask AP  GFLOPs"]
-    for name, facts in rows.items():
-        box, mask = (f"{facts[key]:.1f}" if facts[key] else "-" for key in ("box_ap", "mask_ap"))
-        lines.append(f"{name:{width}}  {box:>6}  {mask:>7}  {facts['flops'] / 1e9:6.0f}")
-    return "\n".join(lines)
+    return rows
+
+
+def table(rows: dict[str, dict]) -> str:
+    lines = [
+        (name, facts["box_ap"], facts["mask_ap"], round(facts["flops"] / 1e9))
+        for name, facts in rows.items()
+    ]
+    heads = ("model", "box AP", "mask AP", "GFLOPs")
+    return tabulate(lines, heads, floatfmt=("", ".1f", ".1f", "d"), missingval="-")
 
 
 def config(name: str) -> str:
+    """All keys of a model's config: of a `.yaml` name as yacs has them, else as LazyConfig has."""
     cfg = model_zoo.get_config(name)
-    return cfg.dump() if isinstance(cfg, CfgNode) else LazyConfig.to_py(cfg)
+    return (cfg.dump() if isinstance(cfg, CfgNode) else LazyConfig.to_py(cfg)).strip()
 
 
-def save(args: argparse.Namespace) -> int:
+def save(args: argparse.Namespace) -> str:
+    """Copies the file of a config; what is to be said of it.
+
+    Raises:
+        ValueError: no `--config`, or FILE is not of its kind.
+        FileNotFoundError, FileExistsError: where FILE is to be.
+    """
     if not args.config:
         raise ValueError("--save needs --config NAME: the model whose config is to be saved")
-    text = Path(model_zoo.get_config_file(args.config)).read_bytes()
-    if args.save.exists():
-        raise FileExistsError(f"{args.save} exists; choose another --save")
+    source = Path(model_zoo.get_config_file(args.config))
+    if args.save.suffix != source.suffix:
+        raise ValueError(f"--save {args.save}: a copy of {source.name} ends in {source.suffix}")
+    if not args.save.absolute().parent.is_dir():
+        raise FileNotFoundError(f"--save: there is no folder {args.save.parent}")
+    if args.save.exists() and not args.overwrite:
+        raise FileExistsError(f"--save: {args.save} exists; --overwrite replaces it")
     if not args.dry_run:
         with whole_file(args.save) as file:
-            file.write(text)
-    print(f"{'Would be written' if args.dry_run else 'Written'}: {args.save}")
-    return 0
+            file.write(source.read_bytes())
+    return f"{'Would write' if args.dry_run else 'Wrote'} {args.save}"

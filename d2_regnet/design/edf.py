@@ -6,6 +6,7 @@ import numpy as np
 from numpy.random import RandomState
 
 DRAWS = 10_000
+ENOUGH = 10  # networks of a space, for the bootstrap to say anything
 
 
 def edf(errors: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

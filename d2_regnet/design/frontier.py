@@ -24,19 +24,20 @@ def frontier(cost: Sequence[float], badness: Sequence[float]) -> list[int]:
     return found
 
 
-def badness(archs: Mapping[str, Stages]) -> tuple[str, dict[str, float]]:
-    """The measure that stands in for detection quality, and its value by name; less is better.
+def quality(archs: Mapping[str, Stages]) -> tuple[str, dict[str, float], int]:
+    """The measure that stands in for detection quality, and its value by name.
 
     The published ImageNet top-1 error (%) where every network has one. There is none of a network
-    that nobody has trained: then it is minus the multiply-adds at 224x224 (in units of 10^9), which
-    only says that of two networks, trained alike, the larger is usually the better.
+    that nobody has trained: then it is the multiply-adds at 224x224 (in units of 10^9), which only
+    says that of two networks, trained alike, the larger is usually the better.
 
     Returns:
-        A title, and the values.
+        A title, the values, and 1 where less is better, -1 where more is.
     """
     if all(name in IMAGENET_ERROR for name in archs):
-        return "ImageNet top-1 error (%), published", {n: IMAGENET_ERROR[n] for n in archs}
+        return "ImageNet top-1 error (%), published", {n: IMAGENET_ERROR[n] for n in archs}, 1
     return (
-        "minus GFLOPs at 224x224 (a stand-in: nobody has trained these)",
-        {name: -arch.complexity().flops / 1e9 for name, arch in archs.items()},
+        "GFLOPs at 224x224 (a stand-in: nobody has trained these)",
+        {name: arch.complexity().flops / 1e9 for name, arch in archs.items()},
+        -1,
     )

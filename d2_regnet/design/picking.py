@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from d2_regnet.archs import Stages
 
-from .frontier import badness, frontier
+from .frontier import frontier, quality
 from .timing import Timing, body_pass, interleaved, within_reach
 
 
@@ -20,7 +20,8 @@ class Answer:
     Attributes:
         what, where: the pass and the device, in words.
         budget_ms: milliseconds.
-        measure, badness: the measure of quality and its value by name; less is better.
+        measure, quality: the measure of quality and its value by name.
+        sign: 1 where less of it is better, -1 where more is.
         timings: by name.
         left_out: names of networks far above the budget.
     """
@@ -29,7 +30,8 @@ class Answer:
     where: str
     budget_ms: float
     measure: str
-    badness: dict[str, float]
+    quality: dict[str, float]
+    sign: int
     timings: dict[str, Timing]
     left_out: list[str]
 
@@ -37,7 +39,9 @@ class Answer:
     def frontier(self) -> list[str]:
         """The networks worth their time, fast ones first (see `frontier.frontier`)."""
         names = list(self.timings)
-        best = frontier([self.timings[n].median for n in names], [self.badness[n] for n in names])
+        best = frontier(
+            [self.timings[n].median for n in names], [self.sign * self.quality[n] for n in names]
+        )
         return [names[i] for i in best]
 
     @property
@@ -58,7 +62,7 @@ class Answer:
                 name,
                 self.timings[name].median,
                 f"{self.timings[name].low:.1f}–{self.timings[name].high:.1f}",
-                self.badness[name],
+                self.quality[name],
                 "yes" if name in self.frontier else "",
             )
             for name in fast_first
@@ -138,5 +142,5 @@ class Measurement:
             self.budget_ms,
         )
         timings = interleaved(passes, self.rounds, lambda rounds: progress(rounds, "rounds"))
-        measure, bad = badness(self.archs)
-        return Answer(self.what, self.where, self.budget_ms, measure, bad, timings, left_out)
+        measured = quality(self.archs)
+        return Answer(self.what, self.where, self.budget_ms, *measured, timings, left_out)

@@ -97,7 +97,7 @@ def sampled(archs: Sequence[Stages]) -> bytes:
 
 
 def frontier(answer: Answer) -> bytes:
-    """Milliseconds, with their middle half, against a measure of which less is better; those on the
+    """Milliseconds, with their middle half, against the measure of quality; those on the
     frontier are named and joined."""
     figure = Figure(figsize=(8, 5), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
@@ -105,7 +105,7 @@ def frontier(answer: Answer) -> bytes:
         best = name in answer.frontier
         axes.errorbar(
             timing.median,
-            answer.badness[name],
+            answer.quality[name],
             xerr=[[timing.median - timing.low], [timing.high - timing.median]],
             fmt="o" if best else ".",
             color=COLOURS[0] if best else COLOURS[6],
@@ -114,14 +114,14 @@ def frontier(answer: Answer) -> bytes:
         if best:
             axes.annotate(
                 name,
-                (timing.median, answer.badness[name]),
+                (timing.median, answer.quality[name]),
                 xytext=(5, 4),
                 textcoords="offset points",
                 fontsize=7.5,
             )
     axes.step(
         [answer.timings[name].median for name in answer.frontier],
-        [answer.badness[name] for name in answer.frontier],
+        [answer.quality[name] for name in answer.frontier],
         where="post",
         color=COLOURS[0],
         linewidth=1,
@@ -149,10 +149,12 @@ def distributions(results: Mapping[str, Sequence[Mapping]], titles: Mapping[str,
         depths = [row["depth"] for row in rows]
         label = f"[{np.mean(errors):.1f} | {min(errors):.1f}] {titles[space]}"
         left.step(grid, edf.value_at(errors, grid), where="post", color=colour, label=label)
-        left.fill_between(grid, *edf.band(errors, grid), step="post", color=colour, alpha=0.15)
+        if len(errors) >= edf.ENOUGH:
+            left.fill_between(grid, *edf.band(errors, grid), step="post", color=colour, alpha=0.15)
         right.scatter(depths, errors, s=16, color=colour, label=titles[space])
-        _, low, high = edf.likely_best(depths, errors)
-        right.plot([low, high], [min(every) - 2 * i * margin] * 2, color=colour, linewidth=5)
+        if len(errors) >= edf.ENOUGH:
+            _, low, high = edf.likely_best(depths, errors)
+            right.plot([low, high], [min(every) - 2 * i * margin] * 2, color=colour, linewidth=5)
     left.set(
         xlabel="error (%)", ylabel="share of networks below", title="EDF; [mean | least] error"
     )

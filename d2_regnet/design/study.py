@@ -221,6 +221,7 @@ def load(plan: Plan, file: Path) -> dict[str, list[dict]]:
 def text(results: dict[str, list[dict]]) -> str:
     """Mean and best errors of each space, and the differences of means from the first space's."""
     errors = {space: [row["error"] for row in rows] for space, rows in results.items()}
+    enough = min(map(len, errors.values())) >= edf.ENOUGH
     rows = []
     for space, found in errors.items():
         _, low, high = edf.likely_best([row["depth"] for row in results[space]], found)
@@ -231,7 +232,7 @@ def text(results: dict[str, list[dict]]) -> str:
                 "mean error %": np.mean(found),
                 "least": min(found),
                 "largest": max(found),
-                "best depth likely": f"{low:.0f} to {high:.0f}",
+                "best depth likely": f"{low:.0f} to {high:.0f}" if enough else "",
             }
         )
     lines = [tabulate(rows, headers="keys", floatfmt=".1f")]
@@ -240,6 +241,10 @@ def text(results: dict[str, list[dict]]) -> str:
         mean, low, high = edf.mean_difference(errors[other], errors[first])
         lines.append(
             f"\nmean error of {other} minus that of {first}: {mean:+.1f} points "
-            f"(95% of bootstrap draws: {low:+.1f} to {high:+.1f})"
+            + (
+                f"(95% of bootstrap draws: {low:+.1f} to {high:+.1f})"
+                if enough
+                else f"(no interval: fewer than {edf.ENOUGH} networks of a space)"
+            )
         )
     return "\n".join(lines)

@@ -33,7 +33,7 @@ class Agreement:
         paired: how many are the same: class, box IoU above 0.99, score within 0.001, and mask IoU
             above 0.98, or no mask's pixel in either.
         box_iou, mask_iou: the lowest among those of the same class, box and score; 1 where there
-            are none.
+            are none. `mask_iou` is None for a detector without masks.
         score: their largest difference of scores.
         eager_seconds, exported_seconds: medians of runs in turn, resizing and masks included.
     """
@@ -42,7 +42,7 @@ class Agreement:
     exported: int
     paired: int
     box_iou: float
-    mask_iou: float
+    mask_iou: float | None
     score: float
     eager_seconds: float
     exported_seconds: float
@@ -126,6 +126,7 @@ def compare(eager: Instances, exported: dict[str, np.ndarray]) -> tuple:
             mask_iou = int((a & b).sum()) / union if union else 1.0
         lowest_mask = min(lowest_mask, mask_iou)
         paired += mask_iou > MASK_IOU
+    lowest_mask = lowest_mask if "masks" in exported else None
     return len(eager), len(scores), paired, lowest_box, lowest_mask, largest
 
 

@@ -297,6 +297,6 @@ def _describe(
         f"{memory / GIB:.0f} GiB)",
         f"schedule  {steps} steps, {steps * batch / shown:.1f} passes; learning rate "
         f"{cfg.optimizer.lr:.2g} after {warmup} steps of warm-up, then a cosine to a hundredth; "
-        + (f"evaluated every {period} steps" if period else "evaluated at the end"),
+        + (f"evaluated every {period} steps" if 0 < period < steps else "evaluated at the end"),
         f"output    {cfg.train.output_dir}, on {cfg.train.device}",
     ]

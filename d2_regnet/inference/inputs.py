@@ -138,14 +138,18 @@ class Stream:
     @cached_property
     def count(self) -> int:
         """How many frames it says it has; 0 where it does not say."""
-        return max(0, int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        return max(0, int(self.open().get(cv2.CAP_PROP_FRAME_COUNT)))
 
-    @cached_property
-    def capture(self) -> cv2.VideoCapture:
-        """
+    def open(self) -> cv2.VideoCapture:
+        """The stream, opened at the first call.
+
         Raises:
             OSError: it cannot be opened.
         """
+        return self._capture
+
+    @cached_property
+    def _capture(self) -> cv2.VideoCapture:
         level = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         capture = self._open()
@@ -165,7 +169,7 @@ class Stream:
     @property
     def fps(self) -> float:
         """Frames a second, 25 where it does not say."""
-        return _fps(self.capture.get(cv2.CAP_PROP_FPS))
+        return _fps(self.open().get(cv2.CAP_PROP_FPS))
 
     def frames(self) -> Iterator[Frame]:
         """
@@ -173,7 +177,7 @@ class Stream:
             OSError: not one frame comes.
         """
         index = -1
-        for index, image in enumerate(_read(self.capture)):
+        for index, image in enumerate(_read(self.open())):
             yield Frame(self, image, index)
         if index < 0:
             raise OSError(f"{self.name}: not one frame came")

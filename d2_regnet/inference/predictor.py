@@ -25,6 +25,7 @@ from .prediction import Prediction
 __all__ = ["Image", "Predictor"]
 
 logger = logging.getLogger(__name__)
+THRESHOLD = 0.5  # the lowest score kept, in Python and by `d2-regnet predict`
 _ORDERS = ("RGB", "BGR")
 Picture = str | os.PathLike | np.ndarray | Image.Image
 
@@ -46,7 +47,7 @@ class Predictor:
         cfg: DictConfig | CfgNode,
         weights: str,
         *,
-        threshold: float = 0.0,
+        threshold: float = THRESHOLD,
         classes: Sequence[str] | None = None,
         batch_size: int = 1,
         device: str | None = None,
@@ -56,8 +57,8 @@ class Predictor:
         Args:
             cfg: a LazyConfig or a yacs config, of any of this package's or Detectron2's detectors.
             weights: a detector's checkpoint: a file, or an address that Detectron2 takes.
-            threshold: the lowest score kept, 0 to 1; the model's config has one of its own, 0.05
-                usually, below which nothing is found anyhow.
+            threshold: the lowest score kept, 0 to 1, as `d2-regnet predict --threshold`. The model's
+                config has one of its own, 0.05 usually, below which nothing is found anyhow.
             classes: names of the classes kept; all where not given.
             batch_size: images predicted together, at most: those of one size, so that the others
                 in a batch do not change an image's answer (see docs/guides/predict.md).

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
-from tqdm import tqdm
+from d2_regnet.utils.progress import progress
 
 from .inputs import File, Frame, Source
 from .outputs import Results, VideoWriter, write_picture
@@ -35,15 +35,14 @@ def predict(
         max_frames: of each video or camera.
 
     Returns:
-        The results, which were written, and the sources that could not be read: name -> reason.
+        The results, which were written where any input was read, and the sources that could not be read: name -> reason.
     """
-    output.mkdir(parents=True, exist_ok=True)
     results, unread = Results(predictor.metadata), {}
     total = sum(min(each.count, max_frames or each.count) for each in sources)
     endless = any(not each.count for each in sources)
     with ExitStack() as stack:
         bar = stack.enter_context(
-            tqdm(total=None if endless else total, unit="image", disable=None)
+            progress(total=None if endless else total, unit="image", desc="images")
         )
         writers = {}
         frames = _frames(sources, max_frames, unread)
@@ -57,7 +56,9 @@ def predict(
                 bar.update(len(batch))
         except KeyboardInterrupt:
             logger.warning("Stopped: what was predicted until now is written")
-    results.write(output)
+    if results.counts[0]:
+        output.mkdir(parents=True, exist_ok=True)
+        results.write(output)
     return results, unread
 
 

@@ -11,7 +11,7 @@ from d2_regnet.utils.files import whole_file
 from .page import render
 from .published import SOURCES, check_row, differences, published_ap, recognise
 from .runs import Run, read_runs, task_title
-from .samples import Predictor, collect
+from .samples import NewSamples, collect
 
 __all__ = ["Report", "read_runs"]
 
@@ -43,7 +43,7 @@ class Report:
         self.runs = read_runs(folders)
         found = {run.name: row or recognise(run) for run in self.runs}
         self.rows = {name: each for name, each in found.items() if each}
-        self._predictors = {run.name: Predictor(run, samples) for run in self.runs if samples}
+        self._new = {run.name: NewSamples(run, samples) for run in self.runs if samples}
 
     def write(self, folder: Path) -> list[Path]:
         """Draws, predicts and writes; each file appears whole.
@@ -57,9 +57,9 @@ class Report:
         charts = _charts(self.runs, self.rows)
         samples = {}
         for run in self.runs:
-            if run.name in self._predictors:
+            if run.name in self._new:
                 note = "Made for this report with the newest checkpoint, on the first test images."
-                samples[run.name] = self._predictors[run.name].samples(), note
+                samples[run.name] = self._new[run.name].draw(), note
             else:
                 samples[run.name] = collect(run)
         by_run = {run.name: run for run in self.runs}

@@ -129,12 +129,16 @@ def _read_run(folder: Path, name: str) -> Run:
             f"{folder} has no metrics.json: name the folder that a training wrote to "
             "(train.output_dir)"
         )
-    training, evaluations, broken = parse_metrics(file.read_text(errors="replace").split("\n"))
+    config_text = _text(folder / "config.yaml")
+    config = flatten(parse_config(config_text))
+    period = config.get("train.eval_period", config.get("TEST.EVAL_PERIOD"))
+    training, evaluations, broken = parse_metrics(
+        file.read_text(errors="replace").split("\n"), period if type(period) is int else 0
+    )
     if not training and not evaluations:
         raise ValueError(f"{file}: no line holds the metrics of a step ({broken} broken lines)")
     run = Run(name, folder, training, evaluations, broken_lines=broken)
-    run.config_text = _text(folder / "config.yaml")
-    run.config = flatten(parse_config(run.config_text))
+    run.config_text, run.config = config_text, config
     # Detectron2 writes the memory into its log alone.
     found = (_MEMORY.search(line) for line in _text(folder / "log.txt").splitlines())
     run.memory = {int(match[1]) + 1: float(match[2]) for match in found if match}
@@ -147,13 +151,17 @@ def _text(file: Path) -> str:
     return file.read_text(errors="replace") if file.is_file() else ""
 
 
-def parse_metrics(lines: Iterable[str]) -> tuple[dict, dict, int]:
+def parse_metrics(lines: Iterable[str], eval_period: int = 0) -> tuple[dict, dict, int]:
     """Detectron2's metrics.json: what was measured after each step, as `Run` has it.
 
     A run that was killed repeats steps when it goes on; what it had written of them is dropped.
 
+    The evaluation after the last step is written with the number of the step after it, which a
+    resumed run has, too. It is told by its place: right after the step, and by no period due.
+
     Args:
         lines: each a JSON object with `iteration` (from 0) and numbers; empty ones are skipped.
+        eval_period: steps between evaluations; 0: only the last one is evaluated.
 
     Returns:
         training, evaluations, and the number of lines that are no such thing.
@@ -168,21 +176,22 @@ def parse_metrics(lines: Iterable[str]) -> tuple[dict, dict, int]:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             broken += 1
             continue
-        step = iteration + 1
+        step = evaluated = iteration + 1
         if "total_loss" in values:  # the metric of every step, by which a step back is known
             for part in (training, evaluations) if step <= reached else ():
                 for later in [each for each in part if each >= step]:
                     del part[later]
             reached = step
+        elif step == reached + 1 > 1 and not (eval_period and step % eval_period == 0):
+            evaluated = reached
         for name, value in values.items():
             if type(value) not in (int, float):
                 continue
             if match := _AP.fullmatch(name):
-                found = evaluations.setdefault(step, {}).setdefault(match["task"], {})
+                found = evaluations.setdefault(evaluated, {}).setdefault(match["task"], {})
                 found[f"AP{match['metric']}"] = float(value)
             else:
                 training.setdefault(step, {})[name] = float(value)
-    # The evaluation after the last step is written with the number of the step after it.
     last = max(training, default=math.inf)
     clamped = {}
     for step, found in sorted(evaluations.items()):

@@ -3,20 +3,19 @@
 import io
 import json
 from collections.abc import Iterable
-from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from detectron2.config import instantiate
+import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Instances
 from PIL import Image
 
 from d2_regnet.data import read_image
 from d2_regnet.data.shapes import register_named_shapes
-from d2_regnet.engine import load_config
-from d2_regnet.engine.checkpointer import Checkpointer
+from d2_regnet.inference import Predictor
+from d2_regnet.model_zoo.loading import load_either
 from d2_regnet.utils.drawing import draw_instances, from_annotations, from_results
 
 from .runs import Run
@@ -34,8 +33,8 @@ class Sample:
     pictures: dict[str, bytes]
 
 
-class Predictor:
-    """A run's model with its newest weights, and the test images."""
+class NewSamples:
+    """A run's newest weights, to be tried on its first test images."""
 
     def __init__(self, run: Run, count: int):
         """
@@ -46,29 +45,25 @@ class Predictor:
             ValueError: the run has no config that can be built, no checkpoint or no test images.
             FileNotFoundError: a file that the data set needs does not exist.
         """
-        config = run.folder / "config.yaml"
+        config, last = run.folder / "config.yaml", run.folder / "last_checkpoint"
         if not config.is_file():
             raise ValueError(f"--samples: {run.folder} has no config.yaml to build the model from")
-        self._cfg = load_config(str(config))
-        self._folder = str(run.folder)
-        if not Checkpointer(torch.nn.Module(), self._folder).has_checkpoint():
+        self._cfg = load_either(str(config))
+        if not last.is_file():
             raise ValueError(f"--samples: {run.folder} has no checkpoint (last_checkpoint)")
-        self._records, self._metadata = _dataset(self._cfg.dataloader.test.dataset.names)
+        self._weights = str(run.folder / last.read_text().strip())
+        yacs = isinstance(self._cfg, CfgNode)
+        data = self._cfg.DATASETS.TEST if yacs else self._cfg.dataloader.test.dataset.names
+        self._records, self._metadata = _dataset(data)
         self._records = self._records[:count]
 
-    def samples(self) -> list[Sample]:
+    def draw(self) -> list[Sample]:
         """Predicts and draws."""
-        model = instantiate(self._cfg.model)
-        Checkpointer(model, self._folder).resume_or_load("", resume=True)
-        cuda = str(self._cfg.train.device).startswith("cuda") and torch.cuda.is_available()
-        model = model.to("cuda" if cuda else "cpu").eval()
-        mapper = instantiate(self._cfg.dataloader.test.mapper)
-        found = []
-        for record in self._records:
-            with torch.no_grad():
-                instances = model([mapper(copy(record))])[0]["instances"].to("cpu")
-            found.append(_draw(record, instances, self._metadata))
-        return found
+        predictor = Predictor(self._cfg, self._weights, threshold=SHOWN_SCORE)
+        return [
+            _draw(each, predictor(_image(each), array_format="RGB").instances, self._metadata)
+            for each in self._records
+        ]
 
 
 def collect(run: Run, count: int = DEFAULT_COUNT) -> tuple[list[Sample], str]:
@@ -122,8 +117,7 @@ def _draw_results(records: Iterable[dict], predictions: list[dict], metadata) ->
 
 def _draw(record: dict, instances: Instances, metadata) -> Sample:
     """Ground truth and prediction, each on the image."""
-    size = record["height"], record["width"]
-    image = read_image(record["file_name"], "RGB", size[::-1])
+    size, image = (record["height"], record["width"]), _image(record)
     shown = instances[instances.scores >= SHOWN_SCORE]
     drawings = {
         "ground truth": from_annotations(record.get("annotations", []), size),
@@ -136,6 +130,11 @@ def _draw(record: dict, instances: Instances, metadata) -> Sample:
             for caption, each in drawings.items()
         },
     )
+
+
+def _image(record: dict) -> np.ndarray:
+    """uint8 (H, W, 3), RGB, turned as its annotations are."""
+    return read_image(record["file_name"], "RGB", (record["width"], record["height"]))
 
 
 def _jpeg(image: Image.Image, width: int) -> bytes:

@@ -29,10 +29,15 @@ def design(tool, tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_describe(design, tmp_path):
-    out = design("describe", "regnetx_3.2gf", "tiny.yaml", "--picture", "w.png", "--size", "64")
+def test_describe(design, tool, tmp_path, refused):
+    out = design("describe", "regnetx_3.2gf", "tiny.yaml", "--plot", "w.png", "--size", "64")
     assert "RegNetX-3.2GF: RegNetX, depth 25" in out and "tiny: RegNetX, depth 6" in out
     assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
+    again = "describe tiny.yaml --plot w.png".split()
+    before = (tmp_path / "w.png").read_bytes()
+    assert "w.png exists; --overwrite replaces it" in refused(tool.main, *again)
+    assert (tmp_path / "w.png").read_bytes() == before
+    assert "Wrote w.png" in design(*again, "--overwrite")
     facts = json.loads(design("describe", "RegNetY-400MF", "--json"))
     assert facts["RegNetY-400MF"]["total"]["params"] == 4344144
 
@@ -58,8 +63,8 @@ def test_sample_dry_run_writes_nothing(design, tmp_path):
 def test_pick(design, tmp_path):
     (tmp_path / "larger.yaml").write_text(TINY.replace("w_0: 8", "w_0: 16"))
     common = ["--size=64x96", "--rounds=2", "--device=cpu", "--candidates", "tiny.yaml"]
-    out = design("pick", "--budget-ms=1e6", *common, "larger.yaml", "--picture=pick.png")
-    assert "Within 1e+06 ms: larger" in out and "stand-in" in out
+    out = design("pick", "--budget-ms=1e6", *common, "larger.yaml", "--plot=pick.png")
+    assert "Within 1e+06 ms: larger" in out and "stand-in" in out and " -0." not in out
     assert (tmp_path / "pick.png").is_file()
     found = json.loads(design("pick", "--budget-ms=1e-6", *common, "--train", "--json"))
     assert found["pick"] is None and found["frontier"] == ["tiny"]
@@ -87,8 +92,8 @@ def test_edf(design, tmp_path, monkeypatch):
         ("describe RegNetX-401MF", "unknown RegNet"),
         ("describe nowhere.yaml", "no file nowhere.yaml"),
         ("describe RegNetX-400MF --size 10", "too small"),
-        ("describe RegNetX-400MF --picture no/where.png", "there is no folder no"),
-        ("describe RegNetX-400MF --picture w.jpg", "does not end in .png"),
+        ("describe RegNetX-400MF --plot no/where.png", "there is no folder no"),
+        ("describe RegNetX-400MF --plot w.jpg", "does not end in .png"),
         ("sample --flops 400 --output out", "no number of multiply-adds"),
         ("sample --flops 400MF --output .", "is not empty"),
         ("sample --flops 400MF --n 0 --output out", "n >= 1"),

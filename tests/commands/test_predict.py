@@ -40,7 +40,7 @@ def test_a_folder_is_predicted_and_what_cannot_be_read_is_said(
     line = ["--model", str(tiny_run), "photos", "--output", "out", "--threshold", "0.1"]
     assert tool.main([*line, "--batch-size", "2", "--device", "cpu"]) == 1
     out, err = capsys.readouterr()
-    assert "in 5 picture(s): out" in out
+    assert "in 5 image(s): out" in out
     assert "1 input(s) could not be read:\n  photos/broken.jpg: cannot identify " in err
     names = ["a/1.png", "b/1.png", "clip.avi.mp4", "predictions.csv", "predictions.json"]
     assert files(photos / "out") == names
@@ -66,6 +66,15 @@ def test_a_folder_is_predicted_and_what_cannot_be_read_is_said(
     assert tool.main(again) == 1
     coco = json.loads((photos / "out/predictions.json").read_text())
     assert {each["category_id"] for each in coco["annotations"]} <= {CLASSES.index("star") + 1}
+
+
+def test_where_no_input_can_be_read_nothing_is_left_behind(tool, photos, tiny_run, capsys):
+    line = ["--model", str(tiny_run), "--device", "cpu", "photos/broken.jpg", "--output", "out"]
+    for _ in range(2):  # and the same line is not refused afterwards
+        assert tool.main(line) == 1
+        out, err = capsys.readouterr()
+        assert "nothing was written" in out and "photos/broken.jpg: cannot identify" in err
+    assert not (photos / "out").exists()
 
 
 def test_a_dry_run_lists_and_writes_nothing(tool, photos, tiny_run, capsys):
@@ -104,7 +113,7 @@ def test_a_camera_until_ctrl_c(tool, photos, tiny_run, monkeypatch, capsys):
     monkeypatch.setattr(cv2, "VideoCapture", FakeCamera)
     assert tool.main(["--model", str(tiny_run), "0", "--output", "out"]) == 0
     monkeypatch.setattr(cv2, "VideoCapture", real)
-    assert "in 4 picture(s)" in capsys.readouterr().out
+    assert "in 4 image(s)" in capsys.readouterr().out
     video = cv2.VideoCapture("out/camera0.mp4")
     assert [video.get(x) for x in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT)] == [7, 4]
 
@@ -114,6 +123,11 @@ def test_a_camera_until_ctrl_c(tool, photos, tiny_run, monkeypatch, capsys):
     [
         ({"inputs": ["photos/c"]}, "there is no file photos/c"),
         ({"inputs": ["*.jpg"]}, "nothing matches"),
+        ({"--output": "photos"}, "1 of 1 files left out: in the output folder"),
+        (
+            {"inputs": ["photos/a/*"], "--output": "photos/a"},
+            "1 of 1 files left out: in the output folder",
+        ),
         ({"inputs": ["99"]}, "there is no camera 99"),
         ({"--classes": "sqare"}, "the nearest are square"),
         ({"--model": "mask_rcnn_regnetx_400mf_fpn_9x"}, "mask_rcnn_regnetx_400mf_fpn_3x"),

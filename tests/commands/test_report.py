@@ -80,7 +80,7 @@ def test_one_run(root, tmp_path):
     config = "dataloader: {train: {total_batch_size: 4}}\ntrain: {max_iter: 50}\n"
     folder = write_run(tmp_path / "steady", **RUNS["steady"], config=config)
     answer = subprocess.run(
-        [sys.executable, str(root / "tools" / "train_report.py"), str(folder)],
+        [sys.executable, "-m", "d2_regnet", "report", str(folder)],
         capture_output=True,
         text=True,
         cwd=tmp_path,

@@ -4,7 +4,7 @@ from itertools import product
 import pytest
 
 from d2_regnet.archs import get_arch, list_archs
-from d2_regnet.design.frontier import badness, frontier
+from d2_regnet.design.frontier import frontier, quality
 from d2_regnet.design.imagenet import IMAGENET_ERROR
 
 
@@ -29,10 +29,11 @@ def test_published_errors_are_the_recorded_ones(fixtures):
 
 def test_quality_of_untrained_networks_is_called_a_stand_in():
     archs = {name: get_arch(name) for name in list_archs()}
-    title, values = badness(archs)
-    assert "published" in title and values == IMAGENET_ERROR
-    title, values = badness(
+    title, values, sign = quality(archs)
+    assert "published" in title and values == IMAGENET_ERROR and sign == 1
+    title, values, sign = quality(
         {"mine": get_arch("RegNetX-400MF"), "RegNetX-3.2GF": get_arch("RegNetX-3.2GF")}
     )
     assert "stand-in" in title
-    assert values == pytest.approx({"mine": -0.398, "RegNetX-3.2GF": -3.177}, abs=1e-3)
+    assert sign == -1  # the more, the better
+    assert values == pytest.approx({"mine": 0.398, "RegNetX-3.2GF": 3.177}, abs=1e-3)

@@ -17,7 +17,7 @@ TIMINGS = {
 
 def answer(budget):
     bad = {"small": 30.0, "slow": 25.0, "good": 20.0}
-    return Answer("pass", "CPU", budget, "error", bad, TIMINGS, ["huge"])
+    return Answer("pass", "CPU", budget, "error", bad, 1, TIMINGS, ["huge"])
 
 
 @pytest.mark.parametrize("budget, pick", [(9, None), (10, "small"), (19.9, "small"), (99, "good")])
@@ -46,3 +46,10 @@ def test_measurement_of_two_small_bodies():
     assert set(found.timings) == set(archs) and not found.left_out
     assert found.pick == "wide"  # with more multiply-adds, nobody having trained either
     assert "64x96" in found.what and "thread" in found.where
+
+
+def test_of_a_measure_of_which_more_is_better_no_number_is_negative():
+    timings = {"small": Timing(10, 9, 11), "large": Timing(20, 19, 21)}
+    found = Answer("pass", "CPU", 30, "GFLOPs", {"small": 0.4, "large": 3.2}, -1, timings, [])
+    assert (found.frontier, found.pick) == (["small", "large"], "large")
+    assert "-0.4" not in found.text() and "0.4" in found.text()

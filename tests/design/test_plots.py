@@ -31,7 +31,7 @@ def test_sampled():
 
 def test_frontier():
     timings = {"a": Timing(10, 9, 12), "b": Timing(20, 19, 30), "c": Timing(25, 24, 26)}
-    answer = Answer("pass", "CPU", 15, "error", {"a": 3, "b": 2, "c": 2}, timings, [])
+    answer = Answer("pass", "CPU", 15, "error", {"a": 3, "b": 2, "c": 2}, 1, timings, [])
     assert size(plots.frontier(answer))
 
 

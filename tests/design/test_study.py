@@ -82,3 +82,16 @@ def test_a_stopped_study_goes_on_to_the_same_numbers(tmp_path):
 def test_impossible_plans(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         dataclasses.replace(PLAN, **change)
+
+
+def rows(*errors):
+    return [{"error": each, "depth": 10 + i} for i, each in enumerate(errors)]
+
+
+def test_few_networks_have_no_interval():
+    """Two numbers say nothing of how others would come out."""
+    few = study.text({"anynet_a": rows(40.0, 50.0), "regnet": rows(30.0, 31.0)})
+    assert "mean error of regnet minus that of anynet_a: -14.5 points" in few
+    assert "95%" not in few and " to " not in few
+    many = study.text({"anynet_a": rows(*range(30, 42)), "regnet": rows(*range(20, 32))})
+    assert "-10.0 points (95% of bootstrap draws: " in many

@@ -24,7 +24,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def files(tiny_run, tmp_path_factory):
     """A folder with tiny.onnx and image.png, and what the eager model finds in it."""
     folder = tmp_path_factory.mktemp("example")
-    predictor = Predictor(*find_model(str(tiny_run)), device="cpu")
+    predictor = Predictor(*find_model(str(tiny_run)), device="cpu", threshold=0)
     Export(predictor, "onnx").write(folder / "tiny.onnx")
     image = render(0, "val", 1)[0]
     Image.fromarray(image).save(folder / "image.png")

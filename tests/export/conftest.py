@@ -81,7 +81,7 @@ def predictor_of(fixtures, tmp_path_factory):
                 randomize(model)
             weights = tmp_path_factory.mktemp("weights") / f"{kind}.pth"
             torch.save({"model": model.state_dict()}, weights)
-            built[kind] = Predictor(cfg, str(weights), device="cpu")
+            built[kind] = Predictor(cfg, str(weights), device="cpu", threshold=0)
         return built[kind]
 
     return build

@@ -255,7 +255,9 @@ def test_published_sizes_on_real_pictures(shared, load_file, tmp_path, row, form
     weights = load_file(folder / "fill.py").fill(shapes)
     torch.save({"state_dict": weights, "meta": {}}, tmp_path / "mmdet.pth")
     convert(tmp_path / "mmdet.pth", tmp_path / "weights.pth")
-    predictor = Predictor(model_zoo.get_config(row), str(tmp_path / "weights.pth"), device="cpu")
+    predictor = Predictor(
+        model_zoo.get_config(row), str(tmp_path / "weights.pth"), device="cpu", threshold=0
+    )
     path = tmp_path / f"model.{SUFFIXES[format]}"
     Export(predictor, format).write(path)
     files = sorted((shared / "data/coco/val2017").glob("*.jpg"))

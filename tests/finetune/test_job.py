@@ -54,7 +54,7 @@ def test_from_data_to_report(shapes, tiny_run, tmp_path):
     again = load_config(str(output / "config.yaml"), ["train.init_checkpoint="])
     check_config(again)
     assert (again.train.max_iter, again.optimizer.lr) == (3, job.cfg.optimizer.lr)
-    predictor = Predictor(*find_model(str(output)), device="cpu")
+    predictor = Predictor(*find_model(str(output)), device="cpu", threshold=0)
     assert predictor.classes == ["star", "ring"]
 
     with pytest.raises(FileExistsError, match="holds a run.*--resume"):

@@ -30,7 +30,7 @@ def weights(tiny_run):
 
 @pytest.fixture(scope="module")
 def predictor(cfg, weights):
-    return Predictor(cfg, weights, device="cpu")
+    return Predictor(cfg, weights, device="cpu", threshold=0)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,10 @@ def test_answers_as_detectron2s_predictor(cfg, weights, pictures, order):
     yacs = to_yacs(cfg)
     yacs.MODEL.WEIGHTS, yacs.MODEL.DEVICE = weights, "cpu"
     theirs = DefaultPredictor(yacs)
-    for ours in (Predictor(cfg, weights, device="cpu"), Predictor(yacs, weights, device="cpu")):
+    for ours in (
+        Predictor(cfg, weights, device="cpu", threshold=0),
+        Predictor(yacs, weights, device="cpu", threshold=0),
+    ):
         assert ours.input_format == order
         for file in pictures:
             assert_same(ours(file).to_instances(), theirs(cv2.imread(file))["instances"])
@@ -107,8 +110,8 @@ def test_other_arrays_are_refused(predictor, image, said):
 
 def test_a_batch_answers_as_its_pictures_do(cfg, weights, pictures):
     """To rounding, whether they are of one size or of several."""
-    together = Predictor(cfg, weights, device="cpu", batch_size=3)
-    alone = Predictor(cfg, weights, device="cpu")
+    together = Predictor(cfg, weights, device="cpu", batch_size=3, threshold=0)
+    alone = Predictor(cfg, weights, device="cpu", threshold=0)
     same = [np.asarray(Image.open(pictures[0]))[::step, ::step] for step in (1, -1)]
     for found, each in zip(together(same, array_format="RGB"), same):
         assert_same(found.instances, alone(each, array_format="RGB").instances, 1e-3)
@@ -137,7 +140,9 @@ def test_threshold_and_classes(cfg, weights, predictor, pictures):
 
 def test_other_precision(cfg, weights, predictor, pictures):
     assert_same(
-        Predictor(cfg, weights, device="cpu", dtype=torch.float32)(pictures[0]).instances,
+        Predictor(cfg, weights, device="cpu", dtype=torch.float32, threshold=0)(
+            pictures[0]
+        ).instances,
         predictor(pictures[0]).instances,
         1e-3,
     )
@@ -197,4 +202,4 @@ def test_weights_of_a_body_alone_are_refused(cfg, weights, tmp_path):
     with pytest.raises(ValueError, match=r"body\.pth has no values, .* only a backbone"):
         Predictor(cfg, str(tmp_path / "body.pth"), device="cpu")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
-        Predictor(cfg, "nowhere.pth", device="cpu")
+        Predictor(cfg, "nowhere.pth", device="cpu", threshold=0)

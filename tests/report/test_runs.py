@@ -67,6 +67,19 @@ def test_the_last_evaluation_counts_for_the_last_step():
     assert evaluations == {100: {"bbox": {"AP": 31.0}}}
 
 
+def test_a_last_evaluation_keeps_its_step_when_the_run_is_resumed():
+    found = lines(
+        *(train(49, 1.5), {"iteration": 49, "bbox/AP": 20.0}),
+        *(train(99, 1.0), {"iteration": 100, "bbox/AP": 30.0}),  # after the last of 100 steps
+        *(train(149, 0.9), {"iteration": 149, "bbox/AP": 29.0}),  # and 100 more
+        *(train(199, 0.8), {"iteration": 200, "bbox/AP": 28.0}),
+    )
+    assert [*parse_metrics(found, 50)[1]] == [50, 100, 150, 200]
+    # An evaluation that is due is of its own step, wherever the losses were last logged.
+    due = lines(train(48, 1.0), {"iteration": 49, "bbox/AP": 20.0}, train(55, 1.0))
+    assert [*parse_metrics(due, 50)[1]] == [50]
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -153,7 +166,7 @@ def test_a_run_of_hand_made_numbers(folder):
                 {"iteration": 9, "bbox/AP": 10.0, "bbox/AP-cat": 20.0, "bbox/AP-dog": 0.0},
                 {"iteration": 20, "bbox/AP": 12.0},
                 train(29, 1.0, time=0.4),
-                config_yaml="dataloader: {train: {total_batch_size: 8}}\ntrain: {max_iter: 40}",
+                config_yaml="dataloader: {train: {total_batch_size: 8}}\ntrain: {max_iter: 40, eval_period: 7}",
                 log_txt=log.format(2000) + "iter: 29  max_mem: 2500M\niter: 9  lr: N/A  \n",
             )
         ]

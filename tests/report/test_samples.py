@@ -15,7 +15,7 @@ from d2_regnet.data import register_shapes
 from d2_regnet.engine import load_config
 from d2_regnet.engine.checkpointer import Checkpointer
 from d2_regnet.report.runs import Run, flatten
-from d2_regnet.report.samples import Predictor, collect
+from d2_regnet.report.samples import NewSamples, collect
 
 DATASET = "shapes_seed5_val3"
 CONFIG = str(Path(__file__).parents[2] / "configs" / "mask_rcnn_regnetx_200mf_fpn_shapes.py")
@@ -121,15 +121,15 @@ def test_nothing_to_show_is_said(run):
 
 def test_a_predictor_needs_a_config_a_checkpoint_and_a_data_set(run):
     with pytest.raises(ValueError, match=r"no config\.yaml"):
-        Predictor(run, 1)
+        NewSamples(run, 1)
     cfg = load_config(CONFIG)
     cfg.dataloader.test.dataset.names = "nobodys_val"
     LazyConfig.save(cfg, str(run.folder / "config.yaml"))
     with pytest.raises(ValueError, match="no checkpoint"):
-        Predictor(run, 1)
+        NewSamples(run, 1)
     (run.folder / "last_checkpoint").write_text("model_final.pth")
     with pytest.raises(ValueError, match="'nobodys_val' is not registered"):
-        Predictor(run, 1)
+        NewSamples(run, 1)
 
 
 def test_the_newest_checkpoint_predicts(run, seed):
@@ -146,12 +146,12 @@ def test_the_newest_checkpoint_predicts(run, seed):
             bias[favoured] = 20  # everything is of this class
         Checkpointer(model, str(run.folder)).save(name)
     expected = model.eval()
-    predictor = Predictor(run, 2)
-    samples = predictor.samples()
+    new = NewSamples(run, 2)
+    samples = new.draw()
     assert len(samples) == 2
     with torch.no_grad():
         mapper = instantiate(cfg.dataloader.test.mapper)
-        outputs = expected([mapper(dict(predictor._records[0]))])[0]["instances"]
+        outputs = expected([mapper(dict(new._records[0]))])[0]["instances"]
     assert (outputs.scores > 0.5).any()
     assert (outputs.pred_classes[outputs.scores > 0.5] == 1).all()
     assert [*samples[0].pictures] == ["ground truth", "prediction"]
