@@ -1,6 +1,7 @@
 """A training loads its config once, applies each override once and builds its model once."""
 
 from d2_regnet.commands.train import main
+from d2_regnet.model_zoo import loading
 
 CONFIG = """
 from detectron2.config import LazyConfig
