@@ -15,7 +15,7 @@ from PIL import Image
 from d2_regnet.data import read_image
 from d2_regnet.data.shapes import register_named_shapes
 from d2_regnet.inference import Predictor
-from d2_regnet.model_zoo.loading import load_either
+from d2_regnet.model_zoo.loading import load_any
 from d2_regnet.utils.drawing import draw_instances, from_annotations, from_results
 
 from .runs import Run
@@ -48,7 +48,7 @@ class NewSamples:
         config, last = run.folder / "config.yaml", run.folder / "last_checkpoint"
         if not config.is_file():
             raise ValueError(f"--samples: {run.folder} has no config.yaml to build the model from")
-        self._cfg = load_either(str(config))
+        self._cfg = load_any(str(config))
         if not last.is_file():
             raise ValueError(f"--samples: {run.folder} has no checkpoint (last_checkpoint)")
         self._weights = str(run.folder / last.read_text().strip())
