@@ -10,7 +10,10 @@ from tqdm import tqdm
 
 import d2_regnet  # noqa: F401  registers its data sets
 from d2_regnet.data.before_training import dataset_names
-from d2_regnet.data.checks import KINDS, check_annotations, check_images, cleaned, read_coco
+from d2_regnet.data.checks import check_annotations, read_coco
+from d2_regnet.data.cleaning import cleaned
+from d2_regnet.data.findings import Kind
+from d2_regnet.data.image_checks import check_images
 from d2_regnet.data.registered import load_registered
 from d2_regnet.model_zoo.loading import load_any
 from d2_regnet.utils.cli import ToolParser, bad_input, failure
@@ -108,8 +111,8 @@ def table(findings, examples: int) -> str:
     for finding in findings:
         by_kind[finding.kind].append(finding.detail)
     rows = [
-        (level, kind, len(by_kind[kind]), "\n".join(by_kind[kind][:examples]))
-        for kind, level in KINDS.items()
+        (kind.level, kind, len(by_kind[kind]), "\n".join(by_kind[kind][:examples]))
+        for kind in Kind
         if kind in by_kind
     ]
     return tabulate(rows, headers=("level", "finding", "count", "examples"))

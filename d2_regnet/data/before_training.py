@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from detectron2.config import CfgNode
 from omegaconf import DictConfig, OmegaConf
 
-from .checks import Finding, check_annotations, check_images
+from .checks import check_annotations
+from .findings import Finding
+from .image_checks import check_images
 from .registered import Uncheckable, load_registered
 
 __all__ = ["check_before_training", "dataset_names"]

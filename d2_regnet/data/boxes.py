@@ -12,7 +12,8 @@ Corners = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _ENOUGH = 0.9  # of the boxes must fit a form for it to be named
 _HALF = 0.5  # fewer fit their own masks: something is wrong with all
 _BEYOND = 0.1  # of the boxes are beyond the image by more than tools round off
-_FEWEST = 3  # boxes from which a pattern beyond the image is read
+_FEW, _MANY = 0.25, 10  # fewer of more boxes fit their masks: no form explains it
+_FEWEST = 3  # boxes beyond the image make a pattern
 _OVERLAP = 0.5  # IoU of a box and its mask's extent, from which it fits
 COCO = "(x, y, width, height) in pixels"
 
@@ -55,12 +56,22 @@ def _scaled(boxes, sizes, by: float = 1.0):
     return boxes * np.tile(sizes, 2) / by
 
 
+def _grown(boxes, by):
+    """Corners of what a reader made of other numbers: `by` of the sides was taken off."""
+    return np.concatenate([boxes[:, :2] + boxes[:, 2:] * by, boxes[:, 2:]], 1)
+
+
 _LAYOUTS = {
     "(x, y, width, height)": _sized,
     "corners (x0, y0, x1, y1)": lambda boxes: boxes,
     "centres (x, y, width, height)": _centred,
     "(y, x, height, width)": lambda boxes: _sized(_swapped(boxes)),
     "corners (y0, x0, y1, x1)": _swapped,
+    "(x, y, width, height), read as centres": lambda boxes: _sized(_grown(boxes, 0.5)),
+    "corners, read as centres": lambda boxes: _grown(boxes, 0.5),
+    "(x, y, width, height), read as corners": lambda boxes: _sized(
+        np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+    ),
 }
 _UNITS = {
     "in pixels": lambda boxes, sizes: boxes,
@@ -87,26 +98,35 @@ def form_of_boxes(boxes: np.ndarray, sizes: np.ndarray, extents: np.ndarray) -> 
         What they are; None where nothing is wrong with them.
     """
     masked = np.isfinite(extents).all(1)
+    form = None
     if masked.sum() >= max(1, _HALF * len(boxes)):
-        return _by_masks(boxes[masked], sizes[masked], extents[masked])
-    return _by_edges(boxes, sizes)
+        form = _by_masks(boxes[masked], sizes[masked], extents[masked])
+    return form or _by_edges(boxes, sizes)
 
 
 def _by_masks(boxes, sizes, extents) -> Form | None:
-    shares = {
-        f"{layout} {unit}": float(
-            (_iou(corners(convert(boxes, sizes)), extents) >= _OVERLAP).mean()
-        )
-        for unit, convert in _UNITS.items()
-        for layout, corners in _LAYOUTS.items()
-    }
+    def fitting(corners):
+        return float((_iou(corners, extents) >= _OVERLAP).mean())
+
+    shares = _shares(boxes, sizes, fitting)
     coco = shares[COCO]
     if coco >= _HALF:
         return None
+    if (extents <= 1).all():
+        return Form("", 0.0, coco, "fit their masks, which are below a pixel,")
     scale = _scale(boxes, extents)
-    resized = float((_iou(_sized(boxes * scale), extents) >= _OVERLAP).mean())
-    shares[f"{COCO} of images {1 / scale[0]:.3g} and {1 / scale[1]:.3g} times as large"] = resized
-    return _best(shares, coco, "fit their masks")
+    resized = f"{COCO} of images {1 / scale[0]:.3g} and {1 / scale[1]:.3g} times as large"
+    shares[resized] = fitting(_sized(boxes * scale))
+    found = _best(shares, coco, "fit their masks")
+    return found if found.name or (coco < _FEW and len(boxes) >= _MANY) else None
+
+
+def _shares(boxes, sizes, fitting) -> dict[str, float]:
+    return {
+        f"{layout} {unit}": fitting(corners(convert(boxes, sizes)))
+        for unit, convert in _UNITS.items()
+        for layout, corners in _LAYOUTS.items()
+    }
 
 
 def _scale(boxes, extents) -> np.ndarray:
@@ -120,22 +140,17 @@ def _scale(boxes, extents) -> np.ndarray:
 def _by_edges(boxes, sizes) -> Form | None:
     if len(boxes) < _FEWEST:
         return None
-    shares = {
-        f"{layout} {unit}": float(_inside(corners(convert(boxes, sizes)), sizes).mean())
-        for unit, convert in _UNITS.items()
-        for layout, corners in _LAYOUTS.items()
-    }
+    shares = _shares(boxes, sizes, lambda corners: float(_inside(corners, sizes).mean()))
     coco = shares[COCO]
     if (boxes <= 1).all():
-        return Form(_fractions(shares), 1.0, coco, "are over a pixel")
-    if coco > 1 - _BEYOND:
+        return Form(_fractions(shares), 1.0, coco, "are over a pixel and inside the image")
+    if coco > 1 - _BEYOND or round((1 - coco) * len(boxes)) < _FEWEST:
         return None
     # Fractions that are none are far beyond every image, percents and thousandths cannot be told.
-    known = {
-        name: share for name, share in shares.items() if name.endswith(("pixels", "fractions"))
-    }
+    known = {k: v for k, v in shares.items() if k.endswith(("in pixels", "for fractions"))}
     found = _best(known, coco, "are inside the image")
-    return found if found.name or coco < _HALF else None
+    outside = ((boxes[:, :2] >= sizes) | (boxes[:, :2] + boxes[:, 2:] <= 0)).any(1).mean()
+    return found if found.name or max(1 - coco - _HALF, outside - _BEYOND) > 0 else None
 
 
 def _fractions(shares: dict[str, float]) -> str:

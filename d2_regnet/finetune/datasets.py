@@ -6,8 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from statistics import median
 
-from d2_regnet.data.checks import Finding, check_annotations, check_images
+from d2_regnet.data.checks import check_annotations
+from d2_regnet.data.findings import Finding
 from d2_regnet.data.formats import read_dataset
+from d2_regnet.data.image_checks import check_images
 
 __all__ = ["DataSet", "read_datasets"]
 

@@ -10,7 +10,10 @@ import detectron2.data.transforms as T
 import numpy as np
 from PIL import Image
 
-from d2_regnet.data.checks import KINDS, check_annotations, check_images, cleaned
+from d2_regnet.data.checks import check_annotations
+from d2_regnet.data.cleaning import cleaned
+from d2_regnet.data.findings import Kind
+from d2_regnet.data.image_checks import check_images
 from d2_regnet.data.loader import build_train_loader
 from d2_regnet.data.mapper import RobustMapper
 
@@ -26,7 +29,7 @@ def run(scale: Scale) -> Iterator[Result]:
     for number in range(scale.of(_TIMES)):
         for fault, (damage, readable) in _IMAGE_FAULTS.items():
             yield _image(scale.folder / f"image{number}", fault, damage, readable, rng)
-        for kind in KINDS:
+        for kind in Kind:
             yield _annotation(scale.folder / f"annotation{number}", kind, rng)
 
 
@@ -82,10 +85,10 @@ def _annotation(folder: Path, kind: str, rng) -> Result:
     before = {f.kind for f in found(coco)}
     _ANNOTATION_FAULTS[kind](coco, folder, rng)
     findings = found(coco)
-    left = {f.kind for f in found(cleaned(coco, findings)) if f.level != "note"}
+    left = {f.kind for f in found(cleaned(coco, findings)[0]) if f.level != "note"}
     _remove(folder)
     fixable = {kind} if kind == "two categories of one name" else set()
-    level = KINDS[kind]
+    level = Kind(kind).level
     happened = {
         "error": "found as an error; none is left in the cleaned file",
         "warning": "found as a warning; none is left in the cleaned file",

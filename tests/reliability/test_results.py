@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from d2_regnet.data.checks import KINDS
+from d2_regnet.data.findings import Kind
 from tests.reliability import Result
 from tests.reliability.data import _ANNOTATION_FAULTS
 from tests.reliability.results import replace_section, table, totals
@@ -35,7 +35,7 @@ def test_sections():
 
 
 def test_every_kind_of_finding_is_tried():
-    assert _ANNOTATION_FAULTS.keys() == KINDS.keys()
+    assert _ANNOTATION_FAULTS.keys() == {*Kind}
 
 
 @pytest.mark.parametrize(

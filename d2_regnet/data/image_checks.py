@@ -1,0 +1,89 @@
+"""What is wrong with a data set's images: are they there, readable, and of the annotated size?"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from .checks import image_problems
+from .findings import DROP, Finding, Kind
+from .images import read_header, read_image
+
+__all__ = ["check_images", "missing_images"]
+
+
+def missing_images(images: list[dict], folder: str) -> list[str]:
+    """The paths of all images that are not there, by a look into each folder; of remote ones none.
+
+    Args:
+        images: the `images` of a COCO dict, sound ones.
+        folder: where they lie.
+    """
+    listed: dict[str, set[str]] = {}
+    missing = []
+    for image in images:
+        path = os.path.join(folder, image["file_name"])
+        parent, name = os.path.split(path)
+        if "://" in path:
+            continue
+        if parent not in listed:
+            listed[parent] = (
+                set(os.listdir(parent or ".")) if os.path.isdir(parent or ".") else set()
+            )
+        if name not in listed[parent] and not os.path.exists(path):
+            missing.append(path)
+    return missing
+
+
+def check_images(
+    images: list[dict],
+    folder: str,
+    *,
+    decode: bool = False,
+    threads: int = 8,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> list[Finding]:
+    """Looks at the images: are they there, readable and of the annotated size?
+
+    Args:
+        images: the `images` of a COCO dict; malformed ones, which `check_annotations` finds, are
+            passed over.
+        folder: where they lie.
+        decode: read every pixel, which finds truncated files too; if not, only the headers.
+        threads: how many to read at once.
+        progress: wraps an iterable with one element an image, as `tqdm.tqdm` does.
+    """
+
+    def look(job):
+        index, image = job
+        for kind, detail in _look_at(image, folder, decode):
+            return Finding(
+                kind, "images", index, f"image {image['id']} ({image['file_name']}): {detail}", DROP
+            )
+        return None
+
+    jobs = [(i, image) for i, image in enumerate(images) if not list(image_problems(image, {}, {}))]
+    pool = ThreadPoolExecutor(threads)
+    try:
+        return [f for f in progress(pool.map(look, jobs)) if f is not None]
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for all images
+
+
+def _look_at(image: dict, folder: str, decode: bool) -> Iterator[tuple[Kind, str]]:
+    path = os.path.join(folder, image["file_name"])
+    annotated = image["width"], image["height"]
+    try:
+        if decode:
+            height, width, _ = read_image(path, "RGB", annotated).shape
+            sizes = [(width, height)]
+        else:  # as read_image: annotations may be of the stored or of the displayed image
+            header = read_header(path)
+            sizes = [header.displayed, header.stored]
+    except FileNotFoundError:
+        yield Kind.IMAGE_MISSING, f"there is no {path}"
+    except Exception as error:
+        yield Kind.IMAGE_UNREADABLE, " ".join(f"{type(error).__name__}: {error}".split())
+    else:
+        if annotated not in sizes:
+            (width, height), (w, h) = annotated, sizes[0]
+            yield Kind.IMAGE_SIZE, f"annotated {width} x {height}, is {w} x {h}"

@@ -1,0 +1,87 @@
+"""COCO's masks, polygons and run lengths: what is wrong with them, and what they measure."""
+
+import math
+
+import numpy as np
+
+from .findings import Kind, is_id
+
+__all__ = ["area", "extent", "polygon_problem", "run_lengths"]
+
+
+def polygon_problem(polygon) -> Kind | None:
+    """A kind of finding; None where there is nothing wrong with it."""
+    try:
+        # The sum shows what is no number, and is not finite where any number is not.
+        if len(polygon) % 2 or not math.isfinite(sum(polygon)):
+            return Kind.POLYGON
+    except (TypeError, OverflowError):
+        return Kind.POLYGON
+    return None if len(polygon) >= 6 else Kind.POLYGON_SHORT
+
+
+def run_lengths(counts) -> list[int] | None:
+    """The run lengths of COCO's RLE, plain or compressed; None where they are neither.
+
+    Compressed as in cocoapi's maskApi.c, rleFrString: groups of 5 bits, least first, with a
+    continuation bit, from "0"; from the fourth on, differences to the last but one.
+    """
+    if isinstance(counts, list):
+        good = all(is_id(count) and count >= 0 for count in counts)
+        return counts if good else None
+    if not isinstance(counts, str) or not counts or not counts.isascii():
+        return None
+    codes = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - 48
+    if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        return None
+    ends = np.flatnonzero(codes & 32 == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > 7:
+        return None
+    shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, lengths))
+    values = np.add.reduceat((codes & 31) << shifts, starts)
+    values -= np.where(codes[ends] & 16, 1 << (5 * lengths), 0)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values.tolist() if values.min() >= 0 else None
+
+
+def area(box: list, segmentation) -> float:
+    """The mask's area in pixels; that of the box where there is no sound mask."""
+    if isinstance(segmentation, dict):
+        counts = run_lengths(segmentation.get("counts"))
+        if counts is not None:
+            return float(sum(counts[1::2]))
+    elif isinstance(segmentation, list):
+        polygons = [p for p in segmentation if not polygon_problem(p)]
+        if polygons:
+            return float(sum(map(_polygon_area, polygons)))
+    return float(box[2] * box[3])
+
+
+def _polygon_area(polygon: list) -> float:
+    x, y = np.array(polygon[::2], float), np.array(polygon[1::2], float)
+    return abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+
+
+def extent(segmentation) -> tuple[float, float, float, float] | None:
+    """x0, y0, x1, y1 of a sound mask in pixels; None where there is none."""
+    if isinstance(segmentation, list):
+        sound = [each for each in segmentation if not polygon_problem(each)]
+        if not sound:
+            return None
+        x, y = (np.concatenate([np.array(each[i::2], float) for each in sound]) for i in (0, 1))
+        return x.min(), y.min(), x.max(), y.max()
+    counts = run_lengths(segmentation.get("counts")) if isinstance(segmentation, dict) else None
+    size = segmentation.get("size") if counts else None
+    if not counts or not isinstance(size, list) or not sum(counts[1::2]) or not size[0]:
+        return None
+    ends = np.cumsum(counts)
+    starts, ends = ends[:-1:2], ends[1::2] - 1  # of the runs inside, column by column
+    height, filled = size[0], np.array(counts[1::2]) > 0
+    starts, ends = starts[filled], ends[filled]
+    whole = starts // height < ends // height  # a run that goes on in the next column
+    top = 0 if whole.any() else (starts % height).min()
+    bottom = height if whole.any() else (ends % height).max() + 1
+    return starts.min() // height, top, ends.max() // height + 1, bottom
