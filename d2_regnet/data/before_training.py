@@ -1,21 +1,25 @@
 """The cheap part of the checks, done at each start, and what a config says of its data sets."""
 
+import codecs
 import logging
 from collections import Counter
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig, OmegaConf
 
 from .checks import check_annotations
 from .findings import Finding
-from .image_checks import check_images
+from .image_checks import check_images, missing_images
 from .registered import Uncheckable, load_registered
 
 __all__ = ["check_before_training", "dataset_names"]
 
 logger = logging.getLogger(__name__)
-_PICTURES_AT_START = 200
+_IMAGES_AT_START = 200
+_PARTIAL = "PartialMaskHead"
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,12 @@ class _Expected:
     Attributes:
         classes: how many the model knows, by the config's key for it.
         masks: the key for the form of the masks, and that form; None where they are not used.
+        partial: whether objects may lack theirs.
     """
 
     classes: dict[str, int]
     masks: tuple[str, str] | None
+    partial: bool = False
 
     @classmethod
     def of(cls, cfg: DictConfig | CfgNode) -> "_Expected":
@@ -44,6 +50,7 @@ class _Expected:
         return cls(
             {key: number for key, number in found.items() if number is not None},
             (key, form) if mapper.get("use_instance_mask") else None,
+            _PARTIAL in str(OmegaConf.select(cfg, "model.roi_heads")),
         )
 
     @classmethod
@@ -54,7 +61,7 @@ class _Expected:
         elif kind.endswith("RCNN") or kind == "PanopticFPN":
             classes["MODEL.ROI_HEADS.NUM_CLASSES"] = cfg.MODEL.ROI_HEADS.NUM_CLASSES
         masks = ("INPUT.MASK_FORMAT", cfg.INPUT.MASK_FORMAT) if cfg.MODEL.MASK_ON else None
-        return cls(classes, masks)
+        return cls(classes, masks, cfg.MODEL.ROI_MASK_HEAD.NAME == _PARTIAL)
 
 
 def dataset_names(cfg: DictConfig | CfgNode) -> dict[str, list[str]]:
@@ -76,7 +83,8 @@ def dataset_names(cfg: DictConfig | CfgNode) -> dict[str, list[str]]:
 
 
 def check_before_training(cfg: DictConfig | CfgNode, *, eval_only: bool = False) -> None:
-    """The part of the checks that is cheap: all annotations, and the headers of some images.
+    """The part of the checks that is cheap: all annotations, whether all images are there, and the
+    headers of some.
 
     Errors are raised; warnings are logged, with their count and an example.
 
@@ -85,24 +93,60 @@ def check_before_training(cfg: DictConfig | CfgNode, *, eval_only: bool = False)
         eval_only: leave out those that are trained on.
 
     Raises:
-        ValueError: naming the data set, the number of errors and an example: annotations that
-            would stop the training, images of which none can be used, nothing to train on,
-            masks that are missing or of the wrong kind, or more or fewer classes than the model's.
+        ValueError: naming the data set, the number of errors and an example: annotations or images
+            that would stop the training or the evaluation, nothing to train on or to evaluate on,
+            masks that are missing or of the wrong kind, more or fewer classes than the model's,
+            or other classes than those of the first training data.
         FileNotFoundError: a data set's JSON file does not exist.
     """
     names, expected = dataset_names(cfg), _Expected.of(cfg)
+    learnt = _named_classes(names["train"]) if eval_only else None
     for part in ("test",) if eval_only else ("train", "test"):
         for name in names[part]:
             try:
-                coco, folder, _ = load_registered(name)
+                coco, folder, path = load_registered(name)
             except Uncheckable as reason:
                 logger.info(reason)
                 continue
+            if path:
+                _check_encoding(name, path)
             _report(name, check_annotations(coco))
-            _check_some_pictures(name, coco["images"], folder)
+            objects = _objects(coco)
+            _check_images(name, coco["images"], folder, _may_be_skipped(cfg, coco, objects, part))
             _check_classes(expected, name, len(coco["categories"]), part)
-            if part == "train":
-                _check_targets(expected, name, coco.get("annotations", []))
+            if MetadataCatalog.get(name).get("thing_classes") or path:
+                learnt = _check_names(name, coco, learnt)
+            _check_targets(expected, name, coco, objects, part)
+
+
+def _named_classes(names: list[str]) -> tuple[str, list[str]] | None:
+    """The first of some data sets whose classes are known without its file, and these."""
+    for name in names:
+        known = MetadataCatalog.get(name).get("thing_classes") if name in DatasetCatalog else None
+        if known:
+            return name, list(known)
+    return None
+
+
+def _check_encoding(name: str, path: str) -> None:
+    with PathManager.open(path, "rb") as file:
+        head = file.read(4)
+    if head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 0 in head:
+        raise ValueError(
+            f"data set {name}: {path} begins with a byte-order mark, or is not in UTF-8, which is "
+            f"what Detectron2 reads: `d2-regnet check-dataset --dataset {name} --fix-to NEW.json` "
+            "writes it so"
+        )
+
+
+def _objects(coco: dict) -> list[dict]:
+    """What is trained on and evaluated: annotations of images that there are, without crowds."""
+    images = {each["id"] for each in coco["images"]}
+    return [
+        each
+        for each in coco.get("annotations", [])
+        if not each.get("iscrowd") and each["image_id"] in images
+    ]
 
 
 def _report(name: str, findings: list[Finding]) -> None:
@@ -119,19 +163,59 @@ def _report(name: str, findings: list[Finding]) -> None:
         logger.warning("data set %s: %d x %s, such as %s", name, count, kind, examples[kind])
 
 
-def _check_some_pictures(name: str, images: list[dict], folder: str) -> None:
-    some = images[:: max(1, len(images) // _PICTURES_AT_START)]
+def _may_be_skipped(cfg, coco: dict, objects: list[dict], part: str) -> int:
+    """How many images may be unusable: in evaluation none, as it would be another metric."""
+    if part == "test":
+        return 0
+    node = None if isinstance(cfg, CfgNode) else OmegaConf.select(cfg, "dataloader.train")
+    share = (node or {}).get("max_skipped", 0.01)
+    images = len({each["image_id"] for each in objects}) or len(coco["images"])
+    return max(int(share * images), 1) if share else 0
+
+
+def _check_images(name: str, images: list[dict], folder: str, allowed: int) -> None:
+    """That all are there, but for those that may be skipped, and that some can be read."""
+    missing = missing_images(images, folder)
+    some = images[:: max(1, len(images) // _IMAGES_AT_START)]
     findings = check_images(some, folder)
+    bad = max(len(missing), len(findings))
+    if not bad:
+        return
+    first = f"{findings[0].kind}: {findings[0].detail}" if findings else f"there is no {missing[0]}"
     if len(findings) == len(some):
         raise ValueError(
             f"data set {name}: of {len(some)} images looked at, none can be used; the first: "
-            f"{findings[0].kind}: {findings[0].detail}"
+            f"{first}"
         )
-    if findings:
-        logger.warning(
-            "data set %s: of %d images looked at, %d cannot be used, such as %s: %s",
-            *(name, len(some), len(findings), findings[0].kind, findings[0].detail),
+    counts = f"of {len(images)} images, {len(missing)} are missing"
+    if len(findings) > len(missing) or not missing:
+        counts = f"of {len(some)} images looked at, {len(findings)} cannot be used"
+    if bad > allowed:
+        raise ValueError(
+            f"data set {name}: {counts}, such as {first}; at most {allowed} may be. `d2-regnet "
+            f"check-dataset --dataset {name} --fix-to NEW.json` writes annotations without them"
         )
+    logger.warning("data set %s: %s, such as %s", name, counts, first)
+
+
+def _check_names(
+    name: str, coco: dict, learnt: tuple[str, list[str]] | None
+) -> tuple[str, list[str]]:
+    """That the classes are those of the first data set, in the order of their ids: the model knows
+    them by their place in it."""
+    own = [each["name"] for each in sorted(coco["categories"], key=lambda each: each["id"])]
+    said = MetadataCatalog.get(name).get("thing_classes") or own
+    for other, classes in (("its registration", list(said)), learnt or (name, own)):
+        # One may have fewer, at the end: `_check_classes` says so.
+        differs = [i for i, pair in enumerate(zip(own, classes)) if pair[0] != pair[1]]
+        if differs:
+            order = "in another order" if sorted(classes) == sorted(own) else "not"
+            raise ValueError(
+                f"data set {name} has the classes of {other} {order}: class {differs[0] + 1} is "
+                f"{own[differs[0]]!r}, and {classes[differs[0]]!r} there. Give its categories the "
+                "same names, and ids in the same order"
+            )
+    return learnt or (name, own)
 
 
 def _check_classes(expected: _Expected, name: str, classes: int, part: str) -> None:
@@ -145,17 +229,34 @@ def _check_classes(expected: _Expected, name: str, classes: int, part: str) -> N
             logger.warning("data set %s has %d classes, %s is %d", name, classes, key, known)
 
 
-def _check_targets(expected: _Expected, name: str, annotations: list[dict]) -> None:
-    """That there is something to learn from, and that it has the masks that the mapper expects."""
-    masks = [a.get("segmentation") for a in annotations if not a.get("iscrowd")]
-    if not masks:
-        raise ValueError(f"data set {name} has no annotations, so nothing to train on")
+def _check_targets(
+    expected: _Expected, name: str, coco: dict, objects: list[dict], part: str
+) -> None:
+    """That there is something to learn from or to find, with the masks that the config expects."""
+    if part == "test" and "annotations" not in coco:
+        return  # such as COCO's test2017: predictions are written, and not evaluated
+    crowds = len(coco.get("annotations", []))
+    if part == "test" and not crowds:
+        logger.warning("data set %s has no annotations: its AP will be nan", name)
+        return
+    if not objects:
+        raise ValueError(
+            f"data set {name}: all {crowds} annotations are crowd regions (iscrowd 1) or of no "
+            "image, of which nothing is learnt or evaluated. Where they are objects, as in CVAT's "
+            "exports, `d2-regnet check-dataset --crowd-as-objects --fix-to NEW.json` says so"
+            if crowds
+            else f"data set {name} has no annotations, so nothing to train on"
+        )
     if expected.masks is None:
         return
-    if not all(masks):
-        raise ValueError(
-            f"data set {name} has no masks: train a detector without them, such as faster_rcnn"
-        )
+    masks = [each.get("segmentation") for each in objects]
     key, form = expected.masks
-    if form == "polygon" and any(isinstance(mask, dict) for mask in masks):
+    missing = len(masks) - sum(map(bool, masks))
+    if missing == len(masks) or (missing and part == "train" and not expected.partial):
+        number = "no masks" if missing == len(masks) else f"{missing} objects without a mask"
+        raise ValueError(
+            f"data set {name} has {number}: train a detector without them, such as faster_rcnn"
+            + ("" if missing == len(masks) else f", or with {_PARTIAL} as its mask head")
+        )
+    if part == "train" and form == "polygon" and any(isinstance(mask, dict) for mask in masks):
         raise ValueError(f"data set {name} has masks as RLE: set {key} to bitmask")

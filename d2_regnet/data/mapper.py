@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from detectron2.data import DatasetMapper, detection_utils
-from detectron2.structures import BitMasks, Instances
+from detectron2.structures import BitMasks, BoxMode, Instances
 from pycocotools import mask as mask_utils
 
 from .images import read_image
@@ -22,6 +22,10 @@ class UnusablePicture(ValueError):
 class RobustMapper(DatasetMapper):
     """Detectron2's `DatasetMapper`, with the same arguments, which reads with
     `d2_regnet.data.read_image` and resizes with `d2_regnet.data.resizing`.
+
+    In training with masks, an object that has none gets its box as one, and `gt_has_mask`, bool
+    (N,), tells them apart in such an image: `modeling.partial_masks.PartialMaskHead` learns from
+    the others.
 
     Whatever goes wrong with an image is raised as `UnusablePicture`. `build_train_loader` then
     takes another image; Detectron2's loaders stop, which is right for evaluation: a metric over
@@ -52,6 +56,9 @@ class RobustMapper(DatasetMapper):
     def _map(self, dataset_dict: dict) -> dict:
         # Copying the annotations' polygons would take as long as a third of the decoding.
         record = copy.deepcopy({k: v for k, v in dataset_dict.items() if k != "annotations"})
+        for side in ("width", "height"):
+            if isinstance(record.get(side), float):  # as some tools write them
+                record[side] = int(record[side])
         size = (record.get("width"), record.get("height"))
         image = read_image(record["file_name"], self.image_format, size)
         detection_utils.check_image_size(record, image)
@@ -78,6 +85,14 @@ class RobustMapper(DatasetMapper):
 
     def _instances(self, annotations, transforms, shape: tuple[int, int]) -> Instances:
         """As `DatasetMapper._transform_annotations`; `annotations` are left as they are."""
+        annotations = [each for each in annotations if not each.get("iscrowd", 0)]
+        has_mask = [_has_mask(each) for each in annotations]
+        partial = self.use_instance_mask and not all(has_mask)
+        if partial:  # what stands in for a mask is not learnt, see PartialMaskHead
+            annotations = [
+                each if own else each | {"segmentation": [_outline(each)]}
+                for each, own in zip(annotations, has_mask)
+            ]
         unused = {"segmentation"} if not self.use_instance_mask else set()
         unused |= {"keypoints"} if not self.use_keypoint else set()
         transformed = [
@@ -88,7 +103,6 @@ class RobustMapper(DatasetMapper):
                 keypoint_hflip_indices=self.keypoint_hflip_indices,
             )
             for annotation in annotations
-            if not annotation.get("iscrowd", 0)
         ]
         masks = None
         is_bitmask = self.instance_mask_format == "bitmask"
@@ -99,11 +113,27 @@ class RobustMapper(DatasetMapper):
         )
         if masks is not None:
             instances.gt_masks = masks
+        if partial:
+            instances.gt_has_mask = torch.tensor(has_mask)
         if self.recompute_boxes:
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         if masks is not None and _none_is_empty(instances):
             return instances  # choosing all would copy the masks
         return detection_utils.filter_empty_instances(instances)
+
+
+def _has_mask(annotation: dict) -> bool:
+    mask = annotation.get("segmentation")
+    if isinstance(mask, list):
+        return any(len(polygon) >= 6 for polygon in mask)
+    return mask is not None and len(mask) > 0
+
+
+def _outline(annotation: dict) -> list[float]:
+    """The box as a polygon."""
+    box = BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS)
+    x0, y0, x1, y1 = map(float, box)
+    return [x0, y0, x1, y0, x1, y1, x0, y1]
 
 
 def _copied(annotation: dict, without: set[str]) -> dict:

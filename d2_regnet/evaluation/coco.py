@@ -67,7 +67,7 @@ class FastCOCOEvaluator(COCOEvaluator):
 
 def _compare(coco_eval, iou_type: str, img_ids: Sequence[int] | None, fast: bool) -> None:
     """Fills pycocotools' `COCOeval` with the precision and recall of the images `img_ids`."""
-    truth, found, numbers = renumbered(coco_eval.cocoGt, coco_eval.cocoDt)
+    truth, found, numbers = renumbered(coco_eval.cocoGt, coco_eval.cocoDt, iou_type == "segm")
     params = coco_eval.params
     params.imgIds = sorted(numbers[each] for each in (numbers if img_ids is None else img_ids))
     params.catIds = sorted(truth.cats)

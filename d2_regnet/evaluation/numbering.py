@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 __all__ = ["renumbered"]
 
 
-def renumbered(truth: COCO, found: COCO) -> tuple[COCO, COCO, dict]:
+def renumbered(truth: COCO, found: COCO, masks: bool = False) -> tuple[COCO, COCO, dict]:
     """The same images, categories, objects and detections, numbered from 1.
 
     pycocotools takes the annotation 0 for none, faster-coco-eval keeps ids in doubles, and COCO's
@@ -22,6 +22,8 @@ def renumbered(truth: COCO, found: COCO) -> tuple[COCO, COCO, dict]:
     Args:
         truth: COCO's ground truth; left as it is.
         found: of `truth.loadRes`; left as it is.
+        masks: they are to be compared: an object without one is ignored, with what is found in its
+            box.
 
     Returns:
         Both, and the new number of each image by its id.
@@ -48,6 +50,7 @@ def renumbered(truth: COCO, found: COCO) -> tuple[COCO, COCO, dict]:
             [
                 {"iscrowd": 0}
                 | each
+                | (_ignored(each) if masks and not each.get("segmentation") else {})
                 | {
                     "id": number,
                     "image_id": images[each["image_id"]],
@@ -71,6 +74,11 @@ def _numbers(entries: list[dict], what: str) -> dict:
         return {each: number for number, each in enumerate(sorted(counts), 1)}
     except TypeError as error:
         raise ValueError(f"the {what} ids are of several types: {error}") from error
+
+
+def _ignored(annotation: dict) -> dict:
+    x, y, w, h = annotation["bbox"]
+    return {"iscrowd": 1, "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]]}
 
 
 def _whole(image: dict) -> dict:

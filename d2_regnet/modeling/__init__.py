@@ -11,6 +11,7 @@ from .mmdet.matcher import MaxIoUMatcher
 from .mmdet.retinanet import MMDetRetinaNet
 from .mmdet.roi_heads import MMDetROIHeads
 from .mmdet.rpn import MMDetRPN
+from .partial_masks import PartialMaskHead
 
 __all__ = [
     "CascadeMaskROIHeads",
@@ -21,6 +22,7 @@ __all__ = [
     "MMDetRetinaNet",
     "MaxIoUMatcher",
     "ModulatedDeformConv",
+    "PartialMaskHead",
     "RegNet",
     "build_regnet",
     "build_resnet",

@@ -136,7 +136,11 @@ def other_pictures(content):
         (dict(change=clear_images), 2, "custom.*empty: its list of images"),
         (dict(change=clear_categories), 2, "custom.*empty: its list of categories"),
         (dict(boxes=0), 2, "custom has no annotations"),
-        (dict(change=all_crowd), 2, "custom has no annotations"),
+        (
+            dict(change=all_crowd),
+            2,
+            "custom: all . annotations are crowd regions.*--crowd-as-objects",
+        ),
         (dict(masks=False), 2, "custom has no masks: .*faster_rcnn"),
         (
             dict(change=as_rle),
@@ -146,7 +150,7 @@ def other_pictures(content):
         (dict(), 1, "custom has 2 classes, but model.roi_heads.num_classes is 1: set"),
         (dict(), 3, "valid has 2 classes, but model.roi_heads.num_classes is 3: set"),
         (dict(categories=[1]), 1, r"custom has 3 error\(s\), the first: unknown category id"),
-        (dict(change=same_id), 2, "duplicate annotation id.*check_dataset.py --dataset custom"),
+        (dict(change=same_id), 2, "duplicate annotation id.*check-dataset --dataset custom"),
         (dict(change=other_pictures), 2, "of 3 images looked at, none can be used.*missing image"),
     ],
 )
@@ -243,3 +247,99 @@ def test_a_torch_data_set_is_left_alone(register, configured):
             load_registered("torch_pictures")
     finally:
         DatasetCatalog.remove("torch_pictures")
+
+
+def renamed(*names):
+    def change(content):
+        for each, name in zip(content["categories"], names):
+            each["name"] = name
+
+    return change
+
+
+@pytest.mark.parametrize("kind", ["lazy", "yacs"])
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("dog", "cat"), "valid has the classes of custom in another order: class 1 is 'dog', and"),
+        (("cat", "cow"), "valid has the classes of custom not: class 2 is 'cow', and 'dog' there"),
+    ],
+)
+def test_other_names_of_classes(register, configured, kind, names, message):
+    cfg = configured(
+        register("custom", [1, 2], change=renamed("cat", "dog")),
+        register("valid", [11, 12], change=renamed(*names)),
+        2,
+    )
+    with pytest.raises(ValueError, match=message):
+        check_before_training(to_yacs(cfg) if kind == "yacs" else cfg)
+
+
+def test_names_that_the_training_data_are_registered_with(register, configured):
+    """An evaluation alone compares with what is known of the training data without their file."""
+    cfg = configured("learnt", register("valid", [1, 2], change=renamed("dog", "cat")), 2)
+    register_coco_instances("learnt", {"thing_classes": ["cat", "dog"]}, "gone.json", "gone")
+    try:
+        with pytest.raises(ValueError, match="valid has the classes of learnt in another order"):
+            check_before_training(cfg, eval_only=True)
+    finally:
+        DatasetCatalog.remove("learnt")
+        MetadataCatalog.remove("learnt")
+
+
+def remove_images(*numbers):
+    def change(content):
+        for image in content["images"]:
+            if image["id"] in numbers:
+                image["file_name"] = f"gone/{image['id']}.png"
+
+    return change
+
+
+def test_images_that_would_end_the_run_at_its_first_evaluation(register, configured, caplog):
+    one_missing = remove_images(1)
+    cfg = configured(register("custom", [1]), register("valid", [1], change=one_missing), 1)
+    with pytest.raises(ValueError, match="valid: of 3 images, 1 are missing, such as.*gone/1.png"):
+        check_before_training(cfg)
+    cfg = configured(register("train", [1], change=one_missing), "custom", 1)
+    with caplog.at_level(logging.WARNING):
+        check_before_training(cfg)  # one is always skipped
+    assert "of 3 images, 1 are missing" in caplog.text
+    cfg = configured(register("two", [1], change=remove_images(0, 1)), "custom", 1)
+    with pytest.raises(ValueError, match="two: of 3 images, 2 are missing.*at most 1 may be"):
+        check_before_training(cfg)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_encodings_that_detectron2_does_not_read(register, configured, encoding, tmp_path):
+    name = register("custom", [1])
+    path = tmp_path / "custom" / "annotations.json"
+    path.write_text(path.read_text(), encoding=encoding)
+    with pytest.raises(ValueError, match="custom: .*is not in UTF-8.*--fix-to NEW.json"):
+        check_before_training(configured(name, name, 1))
+
+
+def test_sizes_as_floats_train_and_evaluate(register, configured):
+    def change(content):
+        for image in content["images"]:
+            image.update(width=64.0, height=48.0)
+
+    name = register("custom", [1], change=change)
+    cfg = configured(name, name, 1)
+    check_before_training(cfg)
+    assert set(train(cfg, console=False)) == {"bbox", "segm"}
+
+
+def test_some_objects_without_masks_take_a_head_that_leaves_them_out(register, configured):
+    def change(content):
+        for annotation in content["annotations"][::2]:
+            del annotation["segmentation"]
+
+    name = register("custom", [1], change=change)
+    cfg = configured(name, name, 1)
+    with pytest.raises(ValueError, match="3 objects without a mask.*or with PartialMaskHead"):
+        check_before_training(cfg)
+    cfg.model.roi_heads.mask_head._target_ = "d2_regnet.modeling.PartialMaskHead"
+    check_before_training(cfg)
+    results = train(cfg, console=False)
+    assert set(results) == {"bbox", "segm"}
