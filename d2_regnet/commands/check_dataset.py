@@ -10,9 +10,11 @@ from tqdm import tqdm
 
 import d2_regnet  # noqa: F401  registers its data sets
 from d2_regnet.data.before_training import dataset_names
+from d2_regnet.data.browsing import draw
 from d2_regnet.data.checks import check_annotations, read_coco
-from d2_regnet.data.cleaning import cleaned
-from d2_regnet.data.findings import Kind
+from d2_regnet.data.cleaning import cleaned, crowd_as_objects
+from d2_regnet.data.findings import Finding, Kind
+from d2_regnet.data.formats import FORMATS, read_dataset
 from d2_regnet.data.image_checks import check_images
 from d2_regnet.data.registered import load_registered
 from d2_regnet.model_zoo.loading import load_any
@@ -50,8 +52,21 @@ def argument_parser() -> ToolParser:
         help="a config, a row's name, or a run's folder",
     )
     source.add_argument("--dataset", metavar="NAME", help="a registered data set")
-    source.add_argument("--json", metavar="FILE", help="annotations in COCO's format")
+    source.add_argument(
+        "--json",
+        metavar="ANN",
+        help="annotations of any format that `finetune` reads: COCO's file, or a folder",
+    )
     parser.add_argument("--images", metavar="DIR", help="where the images of --json lie")
+    parser.add_argument("--format", choices=FORMATS, help="of --json (default: recognised)")
+    parser.add_argument(
+        "--crowd-as-objects", action="store_true", help="take crowd regions for objects (CVAT's)"
+    )
+    parser.add_argument(
+        "--draw",
+        metavar="DIR",
+        help="write images with their annotations, and counts by class, size and aspect ratio",
+    )
     parser.add_argument("--decode", action="store_true", help="read every pixel, not only headers")
     parser.add_argument("--threads", type=int, default=8, help="images read at once (%(default)s)")
     parser.add_argument("--examples", type=int, default=3, help="shown of a kind (%(default)s)")
@@ -63,6 +78,15 @@ def argument_parser() -> ToolParser:
     return parser
 
 
+def read_any(images: str, format: str | None, annotations: str) -> tuple[dict, str, str]:
+    """As `load_registered`, of files; what the reader has left out is printed."""
+    if not os.path.isdir(annotations) and format in (None, "coco"):
+        return read_coco(annotations), images, annotations
+    coco, account = read_dataset(images, annotations, format)
+    print("\n".join([f"{annotations}: {line}" for line in account.lines()]), end="\n\n")
+    return coco, images, annotations
+
+
 def find_sources(args) -> dict[str, tuple]:
     """Loader and its argument, by the name to print."""
     if args.json:
@@ -70,7 +94,7 @@ def find_sources(args) -> dict[str, tuple]:
             raise ValueError("--json needs --images, the folder of its images")
         if not os.path.isdir(args.images):
             raise FileNotFoundError(f"--images: there is no folder {args.images}")
-        return {args.json: (lambda path: (read_coco(path), args.images, path), args.json)}
+        return {args.json: (functools.partial(read_any, args.images, args.format), args.json)}
     if args.dataset:
         return {args.dataset: (load_registered, args.dataset)}
     names = dataset_names(load_any(args.config_file, args.opts))
@@ -122,6 +146,25 @@ def size(coco: dict) -> str:
     return f"{len(coco['images'])} images, {len(coco.get('annotations', []))} annotations"
 
 
+def write_fixed(args, coco: dict, findings: list[Finding]) -> None:
+    """The cleaned file, and beside it a list of what was removed or changed.
+
+    Raises:
+        ValueError: the boxes are of another form, which no cleaning mends.
+    """
+    wrong = [f for f in findings if f.kind == Kind.FORM_OF_BOXES]
+    if wrong:
+        raise ValueError(f"--fix-to: {args.fix_to} is not written: {wrong[0].detail}: convert them")
+    fixed, lines = cleaned(coco, findings)
+    listed = f"{args.fix_to}.changes.txt"
+    if not args.dry_run:
+        for path, text in ((args.fix_to, json.dumps(fixed)), (listed, "\n".join([*lines, ""]))):
+            with whole_file(path) as file:
+                file.write(text.encode())
+    done = "Would write" if args.dry_run else "Wrote"
+    print(f"{done} {args.fix_to}: {size(fixed)}; {len(lines)} change(s), listed in {listed}")
+
+
 def main(argv: list[str] | None = None) -> int:
     args = argument_parser().parse_args(argv)
     with bad_input(args.verbose):
@@ -131,6 +174,8 @@ def main(argv: list[str] | None = None) -> int:
     for name, (load, argument) in sources.items():
         with bad_input(args.verbose):
             coco, folder, original = load(argument)
+            if args.crowd_as_objects:
+                coco = crowd_as_objects(coco)
             if args.fix_to:
                 check_target(args.fix_to, original)
             findings = check_annotations(coco)
@@ -149,10 +194,11 @@ def main(argv: list[str] | None = None) -> int:
         if findings:
             print(table(findings, args.examples))
         bad += len(levels) - levels.count("note")
-        if args.fix_to:
-            fixed = cleaned(coco, findings)
-            if not args.dry_run:
-                with failure(args.verbose), whole_file(args.fix_to) as file:
-                    file.write(json.dumps(fixed).encode())
-            print(f"{'Would write' if args.dry_run else 'Wrote'} {args.fix_to}: {size(fixed)}")
+        with bad_input(args.verbose):
+            if args.fix_to:
+                write_fixed(args, coco, findings)
+        if args.draw and not args.dry_run:
+            with failure(args.verbose):
+                draw(coco, folder, args.draw)
+            print(f"Drew {args.draw}")
     return 1 if bad else 0

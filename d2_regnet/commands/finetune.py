@@ -57,6 +57,11 @@ def argument_parser() -> argparse.ArgumentParser:
         help="a checkpoint, or `none` for random values (default: the model's own)",
     )
     parser.add_argument(
+        "--crowd-as-objects",
+        action="store_true",
+        help="train on crowd regions too, as which CVAT exports masks",
+    )
+    parser.add_argument(
         "--allow-missing", action="store_true", help="weights may lack a part of the backbone"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the run")
@@ -91,6 +96,7 @@ def plan(args: argparse.Namespace) -> Job:
         overrides=args.opts,
         fetch=not args.dry_run,
         allow_missing=args.allow_missing,
+        crowds=args.crowd_as_objects,
     )
 
 

@@ -1,16 +1,14 @@
 """The cheap part of the checks, done at each start, and what a config says of its data sets."""
 
-import codecs
 import logging
 from collections import Counter
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig, OmegaConf
 
-from .checks import check_annotations
+from .checks import check_annotations, is_plain
 from .findings import Finding
 from .image_checks import check_images, missing_images
 from .registered import Uncheckable, load_registered
@@ -129,9 +127,7 @@ def _named_classes(names: list[str]) -> tuple[str, list[str]] | None:
 
 
 def _check_encoding(name: str, path: str) -> None:
-    with PathManager.open(path, "rb") as file:
-        head = file.read(4)
-    if head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 0 in head:
+    if not is_plain(path):
         raise ValueError(
             f"data set {name}: {path} begins with a byte-order mark, or is not in UTF-8, which is "
             f"what Detectron2 reads: `d2-regnet check-dataset --dataset {name} --fix-to NEW.json` "
@@ -187,9 +183,9 @@ def _check_images(name: str, images: list[dict], folder: str, allowed: int) -> N
             f"data set {name}: of {len(some)} images looked at, none can be used; the first: "
             f"{first}"
         )
-    counts = f"of {len(images)} images, {len(missing)} are missing"
-    if len(findings) > len(missing) or not missing:
-        counts = f"of {len(some)} images looked at, {len(findings)} cannot be used"
+    counts = f"of {len(some)} images looked at, {len(findings)} cannot be used"
+    if len(missing) > len(findings):
+        counts = f"of {len(images)} images, {len(missing)} are missing"
     if bad > allowed:
         raise ValueError(
             f"data set {name}: {counts}, such as {first}; at most {allowed} may be. `d2-regnet "

@@ -3,6 +3,7 @@
 Pure functions: a COCO dict goes in, findings come out. `cleaning` makes another dict of them.
 """
 
+import codecs
 import json
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ from .boxes import Form, form_of_boxes
 from .findings import DROP, Finding, Kind, is_id, is_number, short, where
 from .masks import area, extent, polygon_problem, run_lengths
 
-__all__ = ["SECTIONS", "check_annotations", "image_problems", "read_coco"]
+__all__ = ["SECTIONS", "check_annotations", "image_problems", "is_plain", "read_coco"]
 
 SECTIONS = ("categories", "images", "annotations")
 _WITHOUT_MASK = {"segmentation": None}  # the box is sound without it
@@ -38,6 +39,14 @@ def read_coco(path: str) -> dict:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return coco
+
+
+def is_plain(path: str) -> bool:
+    """Whether a JSON file is in UTF-8 without a byte-order mark, as Detectron2 reads it."""
+    with PathManager.open(path, "rb") as file:
+        head = file.read(4)
+    marks = codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
+    return not head.startswith(marks) and 0 not in head
 
 
 def _check_structure(coco) -> None:
@@ -263,7 +272,7 @@ def _form_of_boxes(annotations: list, sizes: dict) -> Form | None:
     rows = []
     for a in annotations[:: max(1, len(annotations) // _LOOKED_AT)]:
         box = a.get("bbox") if isinstance(a, dict) else None
-        sound = isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
+        sound = isinstance(box, list) and len(box) == 4 and all(map(is_number, box)) and all(box[2:])
         size = (
             sizes.get(a.get("image_id"))
             if sound and isinstance(a.get("image_id"), int | str)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from .checks import SECTIONS
 from .findings import DROP, Finding, where
 
-__all__ = ["cleaned"]
+__all__ = ["cleaned", "crowd_as_objects"]
 
 
 def cleaned(coco: dict, findings: Iterable[Finding]) -> tuple[dict, list[str]]:
@@ -60,3 +60,13 @@ def _changed(entry: dict, changes: dict) -> dict:
         return entry
     gone = {key for key, value in changes.items() if value is None}
     return {key: value for key, value in (entry | changes).items() if key not in gone}
+
+
+def crowd_as_objects(coco: dict) -> dict:
+    """Another COCO dict, whose crowd regions are objects: CVAT exports each mask as a crowd."""
+    return coco | {
+        "annotations": [
+            each | {"iscrowd": 0} if isinstance(each, dict) and each.get("iscrowd") == 1 else each
+            for each in coco.get("annotations", [])
+        ]
+    }

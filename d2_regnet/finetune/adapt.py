@@ -6,12 +6,14 @@ from pathlib import Path
 import detectron2.data.transforms as T
 import torch
 from detectron2.config import LazyCall as L
+from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from d2_regnet.archs import get_arch
-from d2_regnet.utils.signatures import target_of
+from d2_regnet.modeling import PartialMaskHead
+from d2_regnet.utils.signatures import parameters, target_of
 
 from .datasets import DataSet
 from .schedule import Plan
@@ -118,6 +120,45 @@ def _set_size(cfg: DictConfig, train: DataSet, short_edge: int | None) -> int | 
         )
         node.max_size = round(node.max_size * scale)
     return short_edge
+
+
+def allow_objects_without_masks(cfg: DictConfig) -> None:
+    """Has the mask heads learn from the objects that have a mask."""
+    for node in _nodes_of(cfg.model, MaskRCNNConvUpsampleHead):
+        node._target_ = PartialMaskHead
+
+
+def set_detections(cfg: DictConfig, objects: int) -> int | None:
+    """Lets the model find, and the evaluation count, as many objects as an image has.
+
+    Args:
+        objects: the most of one image.
+
+    Returns:
+        The new limit; None where the usual one, of 100 an image, is enough.
+    """
+    limit = -(-objects // 100) * 100
+    if limit <= 100:
+        return None
+    for node in _nodes_of(cfg.model):
+        for key in ("test_topk_per_image", "max_detections_per_image"):
+            if key in node or key in (parameters(target_of(node)) or ()):
+                node[key] = max(limit, node.get(key) or 0)
+    if cfg.dataloader.get("evaluator") is not None:
+        cfg.dataloader.evaluator.max_dets_per_image = [1, 10, limit]
+    return limit
+
+
+def _nodes_of(node, target=None):
+    """All calls below a config's node, of `target` where it is given."""
+    if isinstance(node, DictConfig):
+        if "_target_" in node and target in (None, target_of(node)):
+            yield node
+        children = [node[key] for key in node if not OmegaConf.is_missing(node, key)]
+    else:
+        children = list(node) if isinstance(node, ListConfig) else []
+    for child in children:
+        yield from _nodes_of(child, target)
 
 
 def _to_stride(pixels: int) -> int:

@@ -1,20 +1,24 @@
 """The data sets to train and to evaluate on: read, checked, and with the same classes."""
 
 import random
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median
 
-from d2_regnet.data.checks import check_annotations
-from d2_regnet.data.findings import Finding
+from d2_regnet.data.checks import check_annotations, is_plain
+from d2_regnet.data.cleaning import cleaned, crowd_as_objects
+from d2_regnet.data.findings import DROP, Finding, Kind
 from d2_regnet.data.formats import read_dataset
 from d2_regnet.data.image_checks import check_images
 
 __all__ = ["DataSet", "read_datasets"]
 
 _LOOKED_AT = 100  # images whose headers are read
-_NO_MASK = "no mask, where others have one"
+# What is mended for the training, with a word about it: no box is lost.
+_MENDED = {Kind.RLE_SIZE, Kind.RLE_BROKEN, Kind.POLYGON, Kind.POLYGON_SHORT, Kind.NO_ISCROWD}
+_MENDED |= {Kind.NO_AREA, Kind.ANNOTATION_0}
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,18 @@ class DataSet:
 
     @property
     def objects(self) -> int:
-        return len(self.coco.get("annotations", []))
+        """Those that are trained on; crowds are none."""
+        return len(self.masks)
+
+    @property
+    def crowds(self) -> int:
+        return len(self.coco.get("annotations", [])) - self.objects
+
+    @property
+    def most_objects(self) -> int:
+        """Of one image."""
+        objects = [a for a in self.coco.get("annotations", []) if not a.get("iscrowd")]
+        return max(Counter(each["image_id"] for each in objects).values(), default=0)
 
     @property
     def with_objects(self) -> int:
@@ -85,6 +100,7 @@ def read_datasets(
     *,
     format: str | None = None,
     unlabelled: str | None = None,
+    crowds: bool = False,
     share: float = 0.2,
     seed: int = 0,
 ) -> tuple[DataSet, DataSet, list[str]]:
@@ -94,6 +110,7 @@ def read_datasets(
         train, val: the folder of the images, and the annotations (see `data.formats`). Without
             `val`, a random share of the training images is set apart.
         format, unlabelled: see `data.formats.read_dataset`.
+        crowds: take crowd regions for objects, as which CVAT exports masks.
         share: of the images, set apart where there is no `val`; above 0, below 1.
         seed: of the random share.
 
@@ -105,7 +122,7 @@ def read_datasets(
             none of the images usable, or a class to test that is not trained.
         FileNotFoundError: a file or folder is missing.
     """
-    learnt, notes = _read(train, "--train", format, unlabelled)
+    learnt, notes = _read(train, "--train", format, unlabelled, crowds)
     _check_usable(learnt, "--train")
     if val is None:
         if not 0 < share < 1:
@@ -117,8 +134,9 @@ def read_datasets(
         )
         _check_usable(learnt, "--train")
     else:
-        tested, more = _read(val, "--val", format, unlabelled)
+        tested, more = _read(val, "--val", format, unlabelled, crowds)
         notes += [note for note in more if note not in notes]
+        _check_usable(tested, "--val")
         tested = _with_categories(tested, learnt)
         both = _files(learnt) & _files(tested)
         if both:
@@ -140,21 +158,26 @@ def boxes_only(data: DataSet) -> DataSet:
 
 
 def _read(
-    named: tuple[str, str], flag: str, format: str | None, unlabelled: str | None
+    named: tuple[str, str],
+    flag: str,
+    format: str | None,
+    unlabelled: str | None,
+    crowds: bool = False,
 ) -> tuple[DataSet, list[str]]:
     images, annotations = named
     coco, account = read_dataset(images, annotations, format, unlabelled=unlabelled)
-    file = None if account.rewritten else str(Path(annotations).resolve())
+    if crowds:
+        coco = crowd_as_objects(coco)
+    rewritten = account.rewritten or crowds or not is_plain(annotations)
+    file = None if rewritten else str(Path(annotations).resolve())
     data = DataSet(str(Path(images).resolve()), coco, file, str(annotations))
     notes = [f"{flag}: {line}" for line in account.lines()]
     findings = check_annotations(coco)
-    errors = [each for each in findings if each.level == "error"]
+    mended = [each for each in findings if each.kind in _MENDED and each.remedy != DROP]
+    if mended:
+        data = replace(data, coco=cleaned(coco, mended)[0], file=None)
+    errors = [each for each in findings if each.level == "error" and each not in mended]
     notes += _warnings([each for each in findings if each.level == "warning"], flag)
-    if errors and all(each.kind == _NO_MASK for each in errors):
-        notes.append(
-            f"{flag}: {len(errors)} of {data.objects} objects have no mask: masks are left out"
-        )
-        data, errors = boxes_only(data), []
     if errors:
         help = (
             f"; `d2-regnet check-dataset --json {annotations} --images {images}` lists them, "
@@ -193,6 +216,12 @@ def _warnings(findings: list[Finding], flag: str) -> list[str]:
 
 
 def _check_usable(data: DataSet, flag: str) -> None:
+    if data.crowds and not data.masks:
+        raise ValueError(
+            f"{flag}: all {data.crowds} annotations of {data.origin} are crowd regions (iscrowd "
+            "1), which are not trained on: pass --crowd-as-objects where they are objects, as in "
+            "CVAT's exports"
+        )
     if not data.masks:
         raise ValueError(f"{flag}: {data.origin} has no annotations, so nothing to learn from")
     if len(set(data.classes)) < len(data.classes):

@@ -93,6 +93,7 @@ def prepare(
     weights: str | None = None,
     format: str | None = None,
     unlabelled: str | None = None,
+    crowds: bool = False,
     val_share: float = 0.2,
     short_edge: int | None = None,
     seed: int = 0,
@@ -103,7 +104,7 @@ def prepare(
     """Reads the data, compares the weights, plans; writes nothing.
 
     Args:
-        train, val, format, unlabelled, val_share, seed: see `read_datasets`.
+        train, val, format, unlabelled, crowds, val_share, seed: see `read_datasets`.
         model: see `predict.find_model`; LazyConfigs only.
         output: the run's folder, which must not hold another run.
         weights: a checkpoint, or "none"; by default the model's own.
@@ -126,19 +127,35 @@ def prepare(
         raise ValueError(f"--short-edge must be at least 32 pixels, not {short_edge}")
     cfg, weights = _model(model, weights)
     learnt, tested, notes = read_datasets(
-        train, val, format=format, unlabelled=unlabelled, share=val_share, seed=seed
+        train,
+        val,
+        format=format,
+        unlabelled=unlabelled,
+        crowds=crowds,
+        share=val_share,
+        seed=seed,
     )
     masks = adapt.has_masks(cfg)
-    if masks and not all(learnt.masks):
+    if masks and not any(learnt.masks):
         notes.append("the data have no masks: the model is trained without its mask head")
         masks = False
-    elif masks and not all(tested.masks):
+    elif masks and not any(tested.masks):
         raise ValueError("--val has no masks, and --train has: give --val with masks")
+    elif masks and not all(learnt.masks):
+        missing = learnt.masks.count(None)
+        notes.append(f"{missing} of {learnt.objects} objects have no mask: their boxes are trained")
+        adapt.allow_objects_without_masks(cfg)
     if not masks:
         learnt, tested = boxes_only(learnt), boxes_only(tested)
     adapt.set_model(cfg, len(learnt.classes), masks)
     name = re.sub(r"\W+", "_", output.absolute().name) or "mine"
     short = adapt.set_data(cfg, name, learnt, tested, folder=output / "data", short_edge=short_edge)
+    limit = adapt.set_detections(cfg, max(learnt.most_objects, tested.most_objects))
+    if limit:
+        notes.append(f"images have more than 100 objects: up to {limit} are found and evaluated")
+    for part, data in (("train", learnt), ("val", tested)):
+        if data.crowds:
+            notes.append(f"--{part}: {data.crowds} crowd regions (iscrowd 1) are not trained on")
     if not fetch and "://" in weights:
         known = _known_fit(weights)
     else:

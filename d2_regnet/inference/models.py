@@ -8,6 +8,7 @@ from detectron2.data.catalog import Metadata
 from omegaconf import DictConfig
 from torch import nn
 
+from d2_regnet.data.checks import read_coco
 from d2_regnet.data.shapes import register_named_shapes
 from d2_regnet.model_zoo.loading import load_any, trained_weights
 from d2_regnet.model_zoo.settings import setting
@@ -55,6 +56,19 @@ def number_of_classes(model: nn.Module) -> int:
     return model.roi_heads.num_classes if hasattr(model, "roi_heads") else model.num_classes
 
 
+def _known(name: str) -> Metadata:
+    """A registered data set's metadata; its classes from its file where nobody has loaded it."""
+    known = MetadataCatalog.get(name)
+    path = known.get("json_file")
+    if known.get("thing_classes") or not path or not os.path.isfile(path):
+        return known
+    categories = sorted(read_coco(path)["categories"], key=lambda each: each["id"])
+    return Metadata(
+        thing_classes=[each["name"] for each in categories],
+        thing_dataset_id_to_contiguous_id={each["id"]: i for i, each in enumerate(categories)},
+    )
+
+
 def dataset_metadata(cfg: DictConfig | CfgNode, classes: int) -> Metadata:
     """The class names, colours and category ids of the data set that a config is evaluated on.
 
@@ -70,7 +84,7 @@ def dataset_metadata(cfg: DictConfig | CfgNode, classes: int) -> Metadata:
     names = setting(cfg, "test data") or []
     name = names if isinstance(names, str) else next(iter(names), "")
     register_named_shapes(name)
-    known = MetadataCatalog.get(name) if name in DatasetCatalog else Metadata()
+    known = _known(name) if name in DatasetCatalog else Metadata()
     found = list(known.get("thing_classes") or [])
     if len(found) != classes:
         found = [f"class {i}" for i in range(1, classes + 1)]

@@ -180,3 +180,55 @@ def test_dry_run_says_what_it_would_write(tool, dataset, capsys):
     assert tool.main(arguments) == 1
     assert f"Would write {new}: 2 images, 1 annotations" in capsys.readouterr().out
     assert not new.exists()
+
+
+@pytest.fixture
+def yolo(tmp_path):
+    """Two images with a box each, as YOLO's folders, one label of pixels in the place of fractions."""
+    for name in ("a", "b"):
+        for folder in ("images", "labels"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        Image.new("RGB", (64, 48), "white").save(tmp_path / "images" / f"{name}.png")
+        (tmp_path / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.25 0.5\n")
+    (tmp_path / "classes.txt").write_text("cap\n")
+    return tmp_path
+
+
+def test_other_formats_are_checked_and_drawn(yolo, capsys):
+    argv = ["--json", str(yolo / "labels"), "--images", str(yolo / "images")]
+    target = yolo / "drawn"
+    assert main([*argv, "--draw", str(target)]) == 0
+    assert "2 images, 2 annotations" in capsys.readouterr().out
+    page = (target / "index.html").read_text()
+    assert "cap<td>2" in page and "small, under 32 x 32<td>2" in page and "1:3 to 1:1.5<td>2" in page
+    assert {path.name for path in target.iterdir()} == {"index.html", "01.jpg", "02.jpg"}
+
+
+def test_nothing_sound_is_removed_and_changes_are_listed(yolo, capsys):
+    coco = {
+        "images": [dict(id=1, file_name="a.png", width=64, height=48)],
+        "categories": [dict(id=1, name="cap")],
+        "annotations": [
+            dict(id=i, image_id=1, category_id=1, iscrowd=0, area=64, bbox=[8, 8, 8, 8])
+            | dict(segmentation=mask)
+            for i, mask in enumerate([[[]], [[8, 8, 16, 16]], [[8, 8, 16, 8, 16, 16]]], 1)
+        ],
+    }
+    coco["annotations"].append(coco["annotations"][0] | {"id": 9, "bbox": [8, 8, 0, 8]})
+    source, fixed = yolo / "a.json", yolo / "fixed.json"
+    source.write_text(json.dumps(coco), encoding="utf-8-sig")
+    argv = ["--json", str(source), "--images", str(yolo / "images"), "--fix-to", str(fixed)]
+    assert main(argv) == 1
+    left = json.loads(fixed.read_text())["annotations"]
+    assert [each["id"] for each in left] == [1, 2, 3]
+    assert [each.get("segmentation") for each in left] == [None, None, [[8, 8, 16, 8, 16, 16]]]
+    lines = (yolo / "fixed.json.changes.txt").read_text().splitlines()
+    assert len(lines) == 4 and any("removed: empty box: annotation 9" in line for line in lines)
+
+    for each in coco["annotations"]:
+        each["bbox"], each["segmentation"] = [8 / 64, 8 / 48, 8 / 64, 8 / 48], []
+    source.write_text(json.dumps(coco))
+    with pytest.raises(SystemExit) as stop:
+        main([*argv, "--overwrite"])
+    assert stop.value.code == 2
+    assert "as fractions of the image, which they probably are" in capsys.readouterr().err

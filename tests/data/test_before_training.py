@@ -299,14 +299,14 @@ def remove_images(*numbers):
 def test_images_that_would_end_the_run_at_its_first_evaluation(register, configured, caplog):
     one_missing = remove_images(1)
     cfg = configured(register("custom", [1]), register("valid", [1], change=one_missing), 1)
-    with pytest.raises(ValueError, match="valid: of 3 images, 1 are missing, such as.*gone/1.png"):
+    with pytest.raises(ValueError, match="valid: of 3 images looked at, 1 cannot.*gone/1.png"):
         check_before_training(cfg)
     cfg = configured(register("train", [1], change=one_missing), "custom", 1)
     with caplog.at_level(logging.WARNING):
         check_before_training(cfg)  # one is always skipped
-    assert "of 3 images, 1 are missing" in caplog.text
+    assert "of 3 images looked at, 1 cannot be used" in caplog.text
     cfg = configured(register("two", [1], change=remove_images(0, 1)), "custom", 1)
-    with pytest.raises(ValueError, match="two: of 3 images, 2 are missing.*at most 1 may be"):
+    with pytest.raises(ValueError, match="two: of 3 images looked at, 2 cannot.*at most 1 may be"):
         check_before_training(cfg)
 
 

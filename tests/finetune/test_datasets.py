@@ -2,6 +2,8 @@
 
 import json
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
@@ -74,15 +76,54 @@ def test_the_same_classes_under_other_ids(make):
     assert {a["category_id"] for a in val.coco["annotations"]} == {2}
 
 
-def test_some_masks_are_no_masks(make):
+def test_some_objects_without_masks_keep_their_boxes_and_others_their_masks(make):
     def one_without(coco):
         del coco["annotations"][0]["segmentation"]
         return coco
 
     train, _, notes = read_datasets(make("a", change=one_without), make("b"))
-    assert not any(train.masks) and train.file is None
-    assert "1 of 3 objects have no mask" in notes[0]
-    assert boxes_only(train) is train
+    assert [bool(each) for each in train.masks] == [False, True, True] and train.objects == 3
+    assert notes == [] and not any(boxes_only(train).masks)
+
+
+def test_masks_that_cannot_be_used_cost_no_box(make):
+    def thin(coco):
+        coco["annotations"][0]["segmentation"] = [[]]
+        coco["annotations"][1]["segmentation"] = [[1, 1, 5, 5]]
+        return coco
+
+    train, _, notes = read_datasets(make("a", change=thin), make("b"))
+    assert [bool(each) for each in train.masks] == [False, False, True] and train.objects == 3
+    assert train.file is None and "2 of: polygon of under three points" in notes[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_annotations_in_another_encoding_are_written_anew(make, encoding):
+    images, annotations = make("a")
+    text = Path(annotations).read_text()
+    Path(annotations).write_text(text, encoding=encoding)
+    train, _, _ = read_datasets((images, annotations), make("b"))
+    assert train.file is None and train.objects == 3
+
+
+def test_crowds(make):
+    def crowds(count):
+        def change(coco):
+            for each in coco["annotations"][:count]:
+                each["iscrowd"] = 1
+            return coco
+
+        return change
+
+    train, _, _ = read_datasets(make("a", change=crowds(1)), make("b"))
+    assert (train.objects, train.crowds) == (2, 1)
+    every = make("c", change=crowds(3))
+    with pytest.raises(ValueError, match="all 3 annotations .* are crowd regions.*--crowd-as-obj"):
+        read_datasets(every, make("d"))
+    train, _, _ = read_datasets(every, make("e"), crowds=True)
+    assert (train.objects, train.crowds) == (3, 0)
+    with pytest.raises(ValueError, match="--val: all 3 annotations .* are crowd regions"):
+        read_datasets(make("f"), every)
 
 
 def test_a_picture_in_both_is_said(make):
