@@ -272,7 +272,8 @@ def _form_of_boxes(annotations: list, sizes: dict) -> Form | None:
     rows = []
     for a in annotations[:: max(1, len(annotations) // _LOOKED_AT)]:
         box = a.get("bbox") if isinstance(a, dict) else None
-        sound = isinstance(box, list) and len(box) == 4 and all(map(is_number, box)) and all(box[2:])
+        sound = isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
+        sound = sound and all(box[2:])  # one that is but empty says nothing
         size = (
             sizes.get(a.get("image_id"))
             if sound and isinstance(a.get("image_id"), int | str)

@@ -63,6 +63,7 @@ def test_writes_a_cleaned_file(tool, dataset, capsys):
         "annotations.json",
         "images",
         "new.json",
+        "new.json.changes.txt",
     ]
     assert tool.main(["--json", str(new), "--images", str(folder)]) == 0
     assert "0 error(s), 0 warning(s), 1 note(s)" in capsys.readouterr().out
@@ -194,17 +195,19 @@ def yolo(tmp_path):
     return tmp_path
 
 
-def test_other_formats_are_checked_and_drawn(yolo, capsys):
+def test_other_formats_are_checked_and_drawn(tool, yolo, capsys):
     argv = ["--json", str(yolo / "labels"), "--images", str(yolo / "images")]
     target = yolo / "drawn"
-    assert main([*argv, "--draw", str(target)]) == 0
+    assert tool.main([*argv, "--draw", str(target)]) == 0
     assert "2 images, 2 annotations" in capsys.readouterr().out
     page = (target / "index.html").read_text()
-    assert "cap<td>2" in page and "small, under 32 x 32<td>2" in page and "1:3 to 1:1.5<td>2" in page
+    assert (
+        "cap<td>2" in page and "small, under 32 x 32<td>2" in page and "1:3 to 1:1.5<td>2" in page
+    )
     assert {path.name for path in target.iterdir()} == {"index.html", "01.jpg", "02.jpg"}
 
 
-def test_nothing_sound_is_removed_and_changes_are_listed(yolo, capsys):
+def test_nothing_sound_is_removed_and_changes_are_listed(tool, yolo, capsys):
     coco = {
         "images": [dict(id=1, file_name="a.png", width=64, height=48)],
         "categories": [dict(id=1, name="cap")],
@@ -218,7 +221,7 @@ def test_nothing_sound_is_removed_and_changes_are_listed(yolo, capsys):
     source, fixed = yolo / "a.json", yolo / "fixed.json"
     source.write_text(json.dumps(coco), encoding="utf-8-sig")
     argv = ["--json", str(source), "--images", str(yolo / "images"), "--fix-to", str(fixed)]
-    assert main(argv) == 1
+    assert tool.main(argv) == 1
     left = json.loads(fixed.read_text())["annotations"]
     assert [each["id"] for each in left] == [1, 2, 3]
     assert [each.get("segmentation") for each in left] == [None, None, [[8, 8, 16, 8, 16, 16]]]
@@ -229,6 +232,6 @@ def test_nothing_sound_is_removed_and_changes_are_listed(yolo, capsys):
         each["bbox"], each["segmentation"] = [8 / 64, 8 / 48, 8 / 64, 8 / 48], []
     source.write_text(json.dumps(coco))
     with pytest.raises(SystemExit) as stop:
-        main([*argv, "--overwrite"])
+        tool.main([*argv, "--overwrite"])
     assert stop.value.code == 2
     assert "as fractions of the image, which they probably are" in capsys.readouterr().err

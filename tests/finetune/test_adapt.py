@@ -8,6 +8,8 @@ import pytest
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 
+from omegaconf import OmegaConf
+
 from d2_regnet import model_zoo
 from d2_regnet.engine import load_config
 from d2_regnet.finetune import adapt
@@ -106,3 +108,22 @@ def test_from_scratch_nothing_is_frozen():
     assert adapt.from_scratch(cfg) and not adapt.from_scratch(cfg)
     model = instantiate(cfg.model.backbone.bottom_up)
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("row", "key"),
+    [
+        ("mask_rcnn_regnetx_400mf_fpn_3x", "roi_heads.box_predictor.test_topk_per_image"),
+        (
+            "cascade_mask_rcnn_regnetx_400mf_fpn_3x",
+            "roi_heads.box_predictors[2].test_topk_per_image",
+        ),
+        ("retinanet_regnetx_800mf_fpn_1x", "max_detections_per_image"),
+    ],
+)
+def test_as_many_detections_as_objects(row, key):
+    cfg = load_config(row)
+    assert adapt.set_detections(cfg, 100) is None
+    assert adapt.set_detections(cfg, 301) == 400
+    assert OmegaConf.select(cfg.model, key) == 400
+    assert list(cfg.dataloader.evaluator.max_dets_per_image) == [1, 10, 400]

@@ -1,5 +1,7 @@
 """What names a model: a row, a config of either kind, a run."""
 
+import json
+
 import pytest
 from detectron2.config import CfgNode
 from omegaconf import DictConfig
@@ -74,3 +76,19 @@ def test_what_is_no_model(model, weights, error, said, tmp_path, fixtures):
     model = model.format(empty=tmp_path, tiny=fixtures / "tiny_mask_rcnn.py")
     with pytest.raises(error, match=said):
         find_model(model, weights)
+
+
+def test_names_and_ids_of_the_data_set_that_a_config_describes(tmp_path, fixtures):
+    """Before anybody has loaded it; without `categories` in the config they are the file's."""
+    categories = [{"id": 46 - i, "name": f"kind {46 - i}"} for i in range(6)]
+    content = {"images": [{"id": 1, "file_name": "a.png", "width": 9, "height": 9}]}
+    content |= {"categories": categories, "annotations": []}
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    described = f"{{json_file: {tmp_path / 'val.json'}, image_root: {tmp_path}}}"
+    cfg = load_config(
+        str(fixtures / "tiny_mask_rcnn.py"),
+        [f"+datasets={{mine_val: {described}}}", "dataloader.test.dataset.names=mine_val"],
+    )
+    metadata = dataset_metadata(cfg, 6)
+    assert metadata.thing_classes == [f"kind {i}" for i in range(41, 47)]
+    assert metadata.thing_dataset_id_to_contiguous_id == {41 + i: i for i in range(6)}
