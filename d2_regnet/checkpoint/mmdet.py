@@ -241,14 +241,47 @@ def _num_classes(state: State) -> int:
 
 def _input_format(meta: Mapping[str, Any]) -> str | None:
     """The channel order that MMDetection's `meta` tells by its config, or by the row's name."""
-    inner = meta.get("meta")
-    inner = inner if isinstance(inner, Mapping) else {}
-    config = str(inner.get("cfg") or inner.get("config") or "")
+    inner, config = meta.get("meta"), _config_text(meta)
     said = set(re.findall(r"to_rgb['\"]?\s*[:=]\s*(True|False)", config))
     if len(said) == 1:
         return {"True": "RGB", "False": "BGR"}[said.pop()]
     # All RegNet rows with polygons as targets, and no other, were trained on RGB.
     return "RGB" if re.search("ms(train)?-poly", str(inner)) else None
+
+
+def _config_text(meta: Mapping[str, Any]) -> str:
+    inner = meta.get("meta")
+    inner = inner if isinstance(inner, Mapping) else {}
+    return str(inner.get("cfg") or inner.get("config") or "")
+
+
+def _statistics(meta: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:
+    """`mean` and `std` as MMDetection's config has them: of channels in the order of the model's
+    input; None where it has none, or several.
+
+    Raises:
+        ValueError: it has several.
+    """
+    found = {}
+    for key in ("mean", "std"):
+        texts = re.findall(rf"\b{key}['\"]?\s*[:=]\s*[\[(]([\d.,\se+-]+)[\])]", _config_text(meta))
+        values = {tuple(float(each) for each in text.split(",") if each.strip()) for text in texts}
+        values = {each for each in values if len(each) == 3}
+        if len(values) > 1:
+            raise ValueError(f"its config has several {key}s of pixels: {sorted(values)}")
+        if values:
+            found[key] = [*values.pop()]
+    return (found["mean"], found["std"]) if len(found) == 2 else None
+
+
+def class_names(meta: Mapping[str, Any]) -> list[str]:
+    """The names of the classes that MMDetection's file holds; empty where it has none."""
+    inner = meta.get("meta")
+    inner = inner if isinstance(inner, Mapping) else {}
+    said = inner.get("dataset_meta")
+    names = {**inner, **(said if isinstance(said, Mapping) else {})}
+    found = names.get("classes") or names.get("CLASSES") or ()
+    return [str(each) for each in found] if isinstance(found, list | tuple) else []
 
 
 def _row_format(kind: str, arch: str) -> str:
