@@ -14,7 +14,7 @@ export GOMP_SPINCOUNT ?= 10000
 endif
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-all reliability lint clean
+.PHONY: help setup demo test test-all reliability docs lint clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -33,6 +33,10 @@ test-all: setup  ## all tests, also the ones that train
 
 reliability: setup  ## do 300 faults to trainings, and write docs/results/reliability.md
 	@$(BIN)/python -m tests.reliability $(ARGS)
+
+docs:  ## the documentation site in output/site; a broken link or an undocumented parameter fails
+	@tools/setup.sh docs
+	@$(BIN)/python -m mkdocs build --strict
 
 lint:  ## ruff: rules and format
 	@tools/setup.sh ruff

@@ -3,6 +3,7 @@
 # returns at once. A set-up that was cut off is started again from an empty .venv.
 #   tools/setup.sh         everything
 #   tools/setup.sh ruff    only the linter, so that a fresh checkout is linted in seconds
+#   tools/setup.sh docs    only what builds the documentation
 # PYTHON, in the environment, chooses the interpreter.
 set -eu
 cd "$(dirname "$0")/.."
@@ -84,6 +85,13 @@ if [ "${1-}" = ruff ]; then
     [ "$(.venv/bin/ruff --version 2>/dev/null)" = "ruff ${ruff#ruff==}" ] && exit
     make_venv
     step "$ruff" "$network" $py -m pip install --quiet "$ruff"
+    exit
+fi
+
+if [ "${1-}" = docs ]; then
+    make_venv
+    step "what builds the documentation" "$network" $py -m pip install --quiet \
+        -r requirements/docs.txt -c requirements/base.txt -c requirements/dev.txt
     exit
 fi
 
