@@ -30,6 +30,7 @@ _EXIT_CODES = "Exit codes: 0, done; 1, failed, or --check found stale files; 2, 
 
 ROOT = Path(__file__).resolve().parents[1]
 FACTS = ROOT / "d2_regnet" / "model_zoo" / "zoo.json"
+VERIFIED = ROOT / "docs" / "verified.json"  # written by benchmarks/verify_zoo.py; may be absent
 
 TITLES = {
     "mask_rcnn": "Mask R-CNN",
@@ -139,7 +140,10 @@ def table(names: list[str]) -> str:
         "Config",
         "Weights",
     )
-    lines = [head, ["---"] * 3 + ["--:"] * 5 + ["---"] * 2]
+    verified = json.loads(VERIFIED.read_text()) if VERIFIED.is_file() else {}
+    measured = {"Box AP, measured": "box_ap", "Mask AP, measured": "mask_ap"} if verified else {}
+    head = (*head[:6], *measured, *head[6:])
+    lines = [head, ["---"] * 3 + ["--:"] * (5 + len(measured)) + ["---"] * 2]
     for name in names:
         facts = model_zoo.rows()[name]
         body, schedule = _body_and_schedule(name)
@@ -151,6 +155,7 @@ def table(names: list[str]) -> str:
                 _number(facts["mem_gb"]),
                 _number(facts["box_ap"]),
                 _number(facts["mask_ap"]),
+                *(_number(verified.get(name, {}).get(key)) for key in measured.values()),
                 f"{facts['params'] / 1e6:.1f}",
                 f"{facts['flops'] / 1e9:.0f}",
                 f"[`{name}`](configs/{name}.py) · [yaml](configs/yaml/{name}.yaml)",

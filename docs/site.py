@@ -1,4 +1,4 @@
-"""MkDocs hooks: pages of the repository's root join the site, and undocumented parameters fail it."""
+"""MkDocs hooks: pages of the repository's root join the site; undocumented parameters fail it."""
 
 import logging
 import os
@@ -66,14 +66,13 @@ def functions(found: griffe.Object | griffe.Alias) -> Iterator[griffe.Function]:
     elif found.is_class or found.is_module:
         foreign = found.is_class and bool(found.bases)
         for member in found.members.values():
-            public = member.is_public and not foreign or member.name == "__init__"
+            public = (member.is_public and not foreign) or member.name == "__init__"
             if public and not member.is_module:
                 yield from functions(member)
 
 
 def undocumented(function: griffe.Function) -> list[str]:
-    """The parameters that a docstring names neither under "Args" nor, without such a section, in its
-    text."""
+    """The parameters that a docstring does not name: under "Args", or in a text without that."""
     if function.docstring is None:
         return []
     sections = function.docstring.parse("google", warnings=False)
