@@ -1,4 +1,4 @@
-"""Words that readers stumble over stay out of the docs, the help texts and the package's strings."""
+"""Words that readers stumble over stay out of the docs, the help texts and the package."""
 
 import ast
 import contextlib
