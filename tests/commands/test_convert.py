@@ -1,8 +1,21 @@
 """`d2-regnet convert` in this process; test_convert_command.py runs it from a shell."""
 
+from types import SimpleNamespace
+
 import pytest
+import timm
+import torch
 
 from d2_regnet.commands.convert import main
+
+
+@pytest.fixture(scope="module")
+def timm_file(tmp_path_factory):
+    """A checkpoint of timm's RegNetY-200MF."""
+    state = timm.create_model("regnety_002").state_dict()
+    path = tmp_path_factory.mktemp("source") / "regnety_002.pth"
+    torch.save({"state_dict": state, "arch": "regnety_002"}, path)
+    return SimpleNamespace(path=path)
 
 
 def test_options_reach_the_conversion(timm_file, tmp_path, capsys):

@@ -33,8 +33,8 @@ def test_a_dry_run_prints_the_plan(tool, shapes, tiny_run, tmp_path, capsys):
     ("changes", "said"),
     [
         ({"--train": None}, "--train is missing"),
-        ({"--train": ["nowhere", "nowhere.json"]}, "there is no nowhere.json"),
-        ({"--format": ["voc"]}, "nothing of the format voc"),
+        ({"--train": ["nowhere", "nowhere.json"]}, "there is no folder nowhere"),
+        ({"--format": ["voc"]}, "no .xml file"),
         ({"--model": ["mask_rcnn_regnetx_400mf_fpn_9x"]}, "the nearest are"),
         ({"--weights": ["nowhere.pth"]}, "nowhere.pth"),
         ({"--output": [__file__ + "/out"]}, "test_finetune.py is not a folder"),

@@ -24,7 +24,7 @@ def saved(fixtures, tmp_path, monkeypatch):
 def test_shows_losses_gradients_and_module(tool, saved, fixtures, tmp_path, capsys):
     assert tool.main([str(saved)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("Step 1, learning rate 1e+30, float32\nPictures: /")
+    assert out.startswith("Step 1, learning rate 1e+30, float32\nImages: /")
     assert "Exactly as in training: yes" in out
     assert "First output that is not finite: backbone.bottom_up." in out
 
@@ -53,7 +53,7 @@ def test_bad_input(tool, saved, refused, arguments, message):
 def test_dry_run_runs_nothing(tool, saved, capsys):
     assert tool.main([str(saved), "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("Step 1, learning rate 1e+30, float32\nPictures: /")
+    assert out.startswith("Step 1, learning rate 1e+30, float32\nImages: /")
     assert "Would run it with /" in out and "Exactly" not in out
 
 

@@ -36,7 +36,6 @@ def test_one_load_and_one_build(fixtures, tmp_path, monkeypatch):
     import counted
 
     applied = []
-    from d2_regnet.model_zoo import loading
 
     apply = loading.apply
     monkeypatch.setattr(

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
-
 from omegaconf import OmegaConf
 
 from d2_regnet import model_zoo

@@ -1,7 +1,6 @@
 """Data sets for fine-tuning: split, of the same classes, and refused where odd."""
 
 import json
-
 from pathlib import Path
 
 import pytest
