@@ -48,7 +48,8 @@ def image_suffixes() -> frozenset[str]:
     """The suffixes of images, in lower case; `.heic` too, which need pillow-heif to be read."""
     _have_heif()
     known = Image.registered_extensions().items()
-    return frozenset(s for s, kind in known if kind not in _NO_IMAGES).union(_HEIF)
+    read = (s for s, kind in known if kind in Image.OPEN and kind not in _NO_IMAGES)
+    return frozenset(read).union(_HEIF, [".mpo"])  # which is read as JPEG
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def read_header(file_name: str | os.PathLike) -> Header:
     """
     with PathManager.open(os.fspath(file_name), "rb") as file:
         image = open_image(file, str(file_name))
-        turn, size = orientation(image), image.size
+        size = image.size
+        turn = 1 if image.format == "PNG" and _is_plain_png(file) else orientation(image)
     swapped = size[::-1] if turn in _SWAPS_SIDES else size
     # Pillow turns a TIFF itself when it loads it, and says the size that it will have.
     stored, displayed = (swapped, size) if image.format == "TIFF" else (size, swapped)
@@ -127,6 +129,8 @@ def open_image(file, name: str) -> Image.Image:
 def to_array(image: Image.Image, format: str, size: tuple[int, int] | None = None) -> np.ndarray:
     """Pixels of a Pillow image; arguments, result and errors are `read_image`'s."""
     turn = orientation(image)
+    if image.format == "TIFF" and turn in _SWAPS_SIDES:
+        image.filename = ""  # else Pillow 13 maps a plain one into memory with its sides swapped
     image.load()
     turned_by_pillow = turn != 1 and orientation(image) == 1
     swaps = turn in _SWAPS_SIDES and image.width != image.height
@@ -170,6 +174,16 @@ def _have_heif() -> bool:
     except ImportError:
         return False
     register_heif_opener()
+    return True
+
+
+def _is_plain_png(file) -> bool:
+    """Whether no chunk could hold EXIF data, for which Pillow would decode the whole image."""
+    file.seek(8)
+    while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+        if head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+            return False
+        file.seek(int.from_bytes(head[:4], "big") + 4, 1)
     return True
 
 

@@ -166,7 +166,7 @@ class Stream:
     def _unopened(self) -> str:
         return f"{self.name} does not answer, or with no video that OpenCV can read"
 
-    @property
+    @cached_property
     def fps(self) -> float:
         """Frames a second, 25 where it does not say."""
         return _fps(self.open().get(cv2.CAP_PROP_FPS))
@@ -176,7 +176,7 @@ class Stream:
         Raises:
             OSError: not one frame comes.
         """
-        index = -1
+        index, _ = -1, self.fps  # which is not to be had once the end is read
         for index, image in enumerate(_read(self.open())):
             yield Frame(self, image, index)
         if index < 0:

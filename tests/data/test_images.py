@@ -1,16 +1,28 @@
 """Images of every kind, against OpenCV's decoding and against numbers known beforehand."""
 
+import contextlib
+
 import cv2
 import numpy as np
 import pytest
 from detectron2.data.detection_utils import read_image as detectron2_read
 from PIL import Image
 
-from d2_regnet.data.images import orientation, read_image
+from d2_regnet.data import images as module
+from d2_regnet.data.images import (
+    Header,
+    image_suffixes,
+    orientation,
+    read_header,
+    read_image,
+    to_array,
+)
+
+SAVED = {s for s, kind in Image.registered_extensions().items() if kind in Image.SAVE} - {".blp", ".im"}
 
 
 @pytest.fixture
-def picture():
+def image():
     """uint8 (24, 40, 3): smooth, so that JPEG keeps it, and different in every corner."""
     y, x = np.mgrid[:24, :40]
     return np.stack([x * 6, y * 10, 255 - x * 3 - y * 5], -1).astype(np.uint8)
@@ -25,9 +37,9 @@ def picture():
         *[("gif", mode) for mode in ("P", "L")],
     ],
 )
-def test_modes_agree_with_opencv(tmp_path, picture, suffix, mode):
+def test_modes_agree_with_opencv(tmp_path, image, suffix, mode):
     path = str(tmp_path / f"image.{suffix}")
-    Image.fromarray(picture).convert(mode).save(path)
+    Image.fromarray(image).convert(mode).save(path)
     ours = read_image(path, "BGR")
     assert ours.shape == (24, 40, 3) and ours.dtype == np.uint8
     theirs = cv2.imread(path, cv2.IMREAD_COLOR)
@@ -63,14 +75,14 @@ def test_values_without_a_meaning_in_8_bits(tmp_path, mode):
         read_image(path, "BGR")
 
 
-def turned(picture, path, tag):
+def turned(image, path, tag):
     """Saves the pixels of an upright image so that a viewer has to turn them by `tag`."""
     undo = {
-        **{1: picture, 2: picture[:, ::-1], 3: picture[::-1, ::-1], 4: picture[::-1]},
-        5: picture.transpose(1, 0, 2),
-        6: np.rot90(picture, 1),
-        7: np.rot90(picture, 2).transpose(1, 0, 2),
-        8: np.rot90(picture, -1),
+        **{1: image, 2: image[:, ::-1], 3: image[::-1, ::-1], 4: image[::-1]},
+        5: image.transpose(1, 0, 2),
+        6: np.rot90(image, 1),
+        7: np.rot90(image, 2).transpose(1, 0, 2),
+        8: np.rot90(image, -1),
     }
     exif = Image.Exif()
     exif[274] = tag
@@ -79,16 +91,16 @@ def turned(picture, path, tag):
 
 
 @pytest.mark.parametrize("tag", range(1, 9))
-def test_orientation(tmp_path, picture, tag):
+def test_orientation(tmp_path, image, tag):
     path = str(tmp_path / "turned.png")
-    stored = turned(picture, path, tag)
-    assert np.array_equal(read_image(path, "RGB"), picture)
-    assert np.array_equal(read_image(path, "RGB", size=(40, 24)), picture)
+    stored = turned(image, path, tag)
+    assert np.array_equal(read_image(path, "RGB"), image)
+    assert np.array_equal(read_image(path, "RGB", size=(40, 24)), image)
     swapped = tag >= 5
     as_annotated = read_image(path, "RGB", size=(24, 40))
-    assert np.array_equal(as_annotated, stored if swapped else picture)
-    with Image.open(path) as image:
-        assert orientation(image) == tag
+    assert np.array_equal(as_annotated, stored if swapped else image)
+    with Image.open(path) as opened:
+        assert orientation(opened) == tag
 
 
 def test_orientation_of_16_bits(tmp_path):
@@ -100,10 +112,10 @@ def test_orientation_of_16_bits(tmp_path):
     assert read_image(path, "L")[..., 0].tolist() == [[3, 0], [4, 1], [5, 2]]
 
 
-def test_broken_exif_is_none(tmp_path, picture):
+def test_broken_exif_is_none(tmp_path, image):
     path = str(tmp_path / "exif.jpg")
-    Image.fromarray(picture).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff nonsense")
-    assert read_image(path, "RGB").shape == picture.shape
+    Image.fromarray(image).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff nonsense")
+    assert read_image(path, "RGB").shape == image.shape
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20000, 10), (10, 20000)])
@@ -141,9 +153,9 @@ def test_damaged_jpegs_are_read_as_detectron2_reads_them(shared, tmp_path):
     assert 6 <= refused < 12
 
 
-def test_damage_is_an_error(tmp_path, picture):
+def test_damage_is_an_error(tmp_path, image):
     path = tmp_path / "cut.jpg"
-    Image.fromarray(picture).save(path)
+    Image.fromarray(image).save(path)
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(OSError, match="(?i)truncated"):
         read_image(str(path), "BGR")
@@ -153,3 +165,88 @@ def test_damage_is_an_error(tmp_path, picture):
     path.unlink()
     with pytest.raises(FileNotFoundError):
         read_image(str(path), "BGR")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_headers_say_both_sizes(tmp_path, image, suffix, tag):
+    path = str(tmp_path / f"turned.{suffix}")
+    stored = turned(image, path, tag)
+    header = read_header(path)
+    assert header.stored == stored.shape[1::-1] and header.displayed == (40, 24)
+    assert header.turned == (tag != 1)
+    as_stored, upright = (read_image(path, "RGB", size) for size in (header.stored, (40, 24)))
+    assert upright.shape == image.shape
+    assert as_stored.shape == (stored.shape if tag >= 5 else image.shape)
+    assert np.abs(upright.astype(int) - image).mean() < 4
+    assert np.abs(as_stored.astype(int) - (stored if tag >= 5 else image)).mean() < 4
+
+
+def test_exif_after_the_pixels_of_a_png_is_seen(tmp_path, image):
+    path = tmp_path / "a.png"
+    turned(image, str(path), 6)
+    data = path.read_bytes()
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    tail = data.index(b"IEND") - 4
+    path.write_bytes(data[:start] + data[end:tail] + data[start:end] + data[tail:])
+    assert read_header(path).displayed == (40, 24)
+    assert np.array_equal(read_image(str(path), "RGB"), image)
+
+
+def test_a_plain_png_is_not_decoded_for_its_header(tmp_path, image, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.fromarray(image).save(path)
+    monkeypatch.setattr(Image.Image, "load", None)
+    assert read_header(path) == Header((40, 24), (40, 24), False)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK", "I;16", "I"])
+@pytest.mark.parametrize("tag", [1, 6])
+def test_pillows_images_are_read_as_their_files(tmp_path, image, mode, tag):
+    path = tmp_path / "a.tif"
+    saved = Image.fromarray(image)
+    if mode.startswith("I"):
+        saved = Image.fromarray(image[..., 0].astype(np.uint16) * 257)
+        saved = saved if mode == "I;16" else saved.convert("I")
+    elif mode == "P":
+        path = tmp_path / "a.png"
+    exif = Image.Exif()
+    exif[274] = tag
+    saved = saved if mode.startswith("I") else saved.convert(mode)
+    saved.save(path, exif=exif, **({"tiffinfo": exif} if path.suffix == ".tif" else {}))
+    expected = read_image(str(path), "RGB")
+    assert expected.shape == ((24, 40, 3) if tag == 1 else (40, 24, 3))
+    with Image.open(path) as opened:
+        assert np.array_equal(to_array(opened, "RGB"), expected)
+    with open(path, "rb") as file, Image.open(file) as opened:
+        opened.load()  # which turns a TIFF; of a path, Pillow 13 would mix up its sides
+        assert np.array_equal(to_array(opened, "RGB"), expected)
+
+
+@pytest.mark.parametrize("suffix", sorted(image_suffixes() & set(SAVED)))
+def test_every_suffix_that_pillow_writes_is_read(tmp_path, image, suffix):
+    path = tmp_path / f"a{suffix}"
+    saved = Image.fromarray(image)
+    for mode in ("RGB", "L", "P", "1"):
+        with contextlib.suppress(OSError, KeyError):
+            saved.convert(mode).save(path)
+            break
+    assert read_image(str(path), "BGR").shape[2] == 3
+
+
+def test_heic(tmp_path, image, monkeypatch):
+    heif = pytest.importorskip("pillow_heif")
+    path = tmp_path / "a.heic"
+    heif.from_pillow(Image.fromarray(image)).save(path, quality=95)
+    assert np.abs(read_image(str(path), "RGB").astype(int) - image).mean() < 6
+    assert read_header(path).stored == (40, 24)
+    monkeypatch.setattr(module, "_have_heif", lambda: False)
+    monkeypatch.setitem(Image.OPEN, "HEIF", (None, lambda prefix: False))
+    with pytest.raises(OSError, match=r"a\.heic .*pip install 'd2_regnet\[heic\]'"):
+        read_image(str(path), "RGB")
+
+
+def test_large_images_are_read():
+    """A sound one of 400 megapixels: Pillow's own limit refuses it."""
+    assert Image.MAX_IMAGE_PIXELS >= 400_000_000

@@ -168,3 +168,24 @@ def test_other_refusals(make):
         read_datasets(train, None, share=1.5)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_datasets(("nowhere", train[1]), None)
+
+
+def test_the_readers_account_is_told_once(tmp_path):
+    shapes = [
+        {"label": "cap", "points": [[1, 1], [9, 1], [9, 9]]},
+        {"label": "cap", "points": [[1, 1], [9, 9]], "shape_type": "line"},
+    ]
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (20, 10)).save(tmp_path / f"{name}.png")
+    for name in ("a", "b"):
+        text = json.dumps({"shapes": shapes, "imageWidth": 20, "imageHeight": 10})
+        (tmp_path / f"{name}.json").write_text(text)
+    folders = str(tmp_path), str(tmp_path)
+    train, val, notes = read_datasets(folders, None)
+    assert train.file is None and (len(train.coco["images"]), len(val.coco["images"])) == (1, 1)
+    assert [note.split(" (")[0] for note in notes[:2]] == [
+        "--train: 1 of 3 images left out: no .json file, so nobody has labelled them",
+        "--train: 2 of 4 objects left out: a line, which has no area",
+    ]
+    train, val, _ = read_datasets(folders, None, unlabelled="empty")
+    assert len(train.coco["images"]) + len(val.coco["images"]) == 3

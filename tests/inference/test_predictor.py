@@ -86,6 +86,26 @@ def test_every_kind_of_picture_is_read_in_the_same_order(predictor, pictures):
     assert_same(predictor(grey).instances, predictor(np.dstack([grey] * 3)).instances, 0)
 
 
+@pytest.mark.parametrize("nothing", [None, 7, cv2.imread("there/is/none.jpg")])
+def test_what_is_no_image_is_said(predictor, nothing):
+    with pytest.raises(ValueError, match=r"an image is a path, a PIL image or .*not (None|int)"):
+        predictor(nothing)
+
+
+def test_16_bits_and_exif_are_read_as_from_files(predictor, pictures, tmp_path):
+    rgb = np.asarray(Image.open(pictures[0]))
+    grey = rgb[:, :, 0].astype(np.uint16) * 257
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(np.rot90(rgb)).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    expected = predictor(pictures[0]).instances
+    assert_same(predictor(Image.open(tmp_path / "turned.png")).instances, expected, 0)
+    deep = predictor(str(tmp_path / "deep.png")).instances
+    assert_same(predictor(Image.open(tmp_path / "deep.png")).instances, deep, 0)
+    assert_same(predictor(grey, array_format="RGB").instances, deep, 0)
+
+
 def test_says_once_how_arrays_are_taken(predictor, caplog):
     module._say_the_order.cache_clear()
     with caplog.at_level(logging.WARNING):
@@ -101,6 +121,8 @@ def test_says_once_how_arrays_are_taken(predictor, caplog):
         (np.zeros((4, 4, 2), np.uint8), r"\(4, 4, 2\)"),
         (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\)"),
         (torch.zeros(3, 4, 4), "torch"),
+        (None, "None, which is what cv2.imread gives for a file that it cannot read"),
+        (b"bytes", "int|bytes"),
     ],
 )
 def test_other_arrays_are_refused(predictor, image, said):

@@ -1,14 +1,18 @@
 """COCO: one JSON file, as the official one, Roboflow, CVAT and Label Studio write it."""
 
+import contextlib
 from collections import Counter
 from pathlib import Path
 
 from d2_regnet.data.checks import read_coco
+from d2_regnet.data.images import read_header
 
 from .account import Account
 from .folders import find_images, slashes
+from .reading import TURNED
 
 NAME = "coco"
+_LOOKED_AT = 200  # images whose headers are read
 
 
 def read(images: Path, annotations: Path) -> tuple[dict, Account]:
@@ -23,10 +27,23 @@ def read(images: Path, annotations: Path) -> tuple[dict, Account]:
     account.rewritten = coco is not written
     for thing in ("images", "categories", "annotations"):
         account.use(_THINGS[thing], len(coco.get(thing, [])))
+    _say_what_is_turned(coco["images"], images, account)
     return coco, account
 
 
 _THINGS = {"images": "images", "categories": "classes", "annotations": "objects"}
+
+
+def _say_what_is_turned(images: list, folder: Path, account: Account) -> None:
+    """Of some images: whether EXIF turns any so that the annotated size does not tell."""
+    some = images[:: max(1, len(images) // _LOOKED_AT)]
+    for image in some:
+        with contextlib.suppress(Exception):  # the checks say what is wrong with it
+            header = read_header(folder / image["file_name"])
+            if header.turned and header.stored == header.displayed:
+                account.remark(
+                    "images", f"{TURNED} ({len(some)} were looked at)", image["file_name"]
+                )
 
 
 def _found(coco: dict, folder: Path, files: list[Path], account: Account) -> dict:

@@ -11,7 +11,13 @@ from .account import Account, printable
 from .folders import Pairs, find_images
 from .shape import Unusable, entry_of, join
 
-__all__ = ["Document", "read_label_files"]
+__all__ = ["TURNED", "Document", "read_label_files"]
+
+
+TURNED = (
+    "turned or mirrored by EXIF, and no size tells whether that was annotated: taken as they are "
+    "displayed"
+)
 
 
 @dataclass
@@ -199,12 +205,7 @@ class _Builder:
                 self._leave_out_image(name, label, f"annotated at another size, such as {written}")
                 return
             if header.turned and (document.size is None or header.stored == header.displayed):
-                account.remark(
-                    "images",
-                    "turned or mirrored by EXIF, and no size tells whether that was annotated: "
-                    "taken as they are displayed",
-                    name,
-                )
+                account.remark("images", TURNED, name)
         number = len(self._images) + 1
         width, height = size
         self._images.append({"id": number, "file_name": name, "width": width, "height": height})

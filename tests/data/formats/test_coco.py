@@ -71,3 +71,11 @@ def test_encodings(maker, encoding):
     maker.image()
     coco, _ = read(maker, content("a.jpg"), encoding)
     assert coco == content("a.jpg")
+
+
+def test_half_turns_and_squares_are_said(maker):
+    maker.image("a.jpg", turn=3)
+    maker.image("b.jpg", turn=6)
+    _, account = read(maker, content("a.jpg", "b.jpg"))
+    assert "1 of 2 images: turned or mirrored by EXIF" in account.lines()[0]
+    assert "(2 were looked at) (first: a.jpg)" in account.lines()[0]

@@ -47,7 +47,8 @@ def voc(rng, image):
     objects = ""
     for _ in range(rng.randint(0, 4)):
         x, y = rng.randint(1, 40), rng.randint(1, 30)
-        box = f"<xmin>{x}</xmin><ymin>{y}</ymin><xmax>{x + rng.randint(0, 20)}</xmax><ymax>{y + 9}</ymax>"
+        box = f"<xmin>{x}</xmin><ymin>{y}</ymin><xmax>{x + rng.randint(0, 20)}</xmax>"
+        box += f"<ymax>{y + 9}</ymax>"
         name = rng.choice(["cap", "dog"])
         objects += f"<object><name>{name}</name><bndbox>{box}</bndbox></object>\n"
     size = f"<size><width>{SIZE[0]}</width><height>{SIZE[1]}</height></size>"
