@@ -184,8 +184,8 @@ def test_the_readers_account_is_told_once(tmp_path):
     train, val, notes = read_datasets(folders, None)
     assert train.file is None and (len(train.coco["images"]), len(val.coco["images"])) == (1, 1)
     assert [note.split(" (")[0] for note in notes[:2]] == [
-        "--train: 1 of 3 images left out: no .json file, so nobody has labelled them",
         "--train: 2 of 4 objects left out: a line, which has no area",
+        "--train: 1 of 3 images left out: no .json file, so nobody has labelled them",
     ]
     train, val, _ = read_datasets(folders, None, unlabelled="empty")
     assert len(train.coco["images"]) + len(val.coco["images"]) == 3
