@@ -21,8 +21,9 @@ from detectron2.evaluation import inference_on_dataset
 from omegaconf import OmegaConf
 from tabulate import tabulate
 
-from d2_regnet.data.checks import check_annotations, check_images
+from d2_regnet.data.checks import check_annotations
 from d2_regnet.data.formats import FORMATS, read_dataset
+from d2_regnet.data.image_checks import check_images
 from d2_regnet.data.mapper import RobustMapper
 from d2_regnet.data.shapes import register_named_shapes
 from d2_regnet.evaluation import FastCOCOEvaluator
