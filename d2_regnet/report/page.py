@@ -53,9 +53,8 @@ def render(
     return template.substitute(title=escape(title), body=body)
 
 
-def _results(runs, rows, row_differences, facts) -> str:
-    tiles = _tiles(runs[0], rows) if len(runs) == 1 else ""
-    shown = list(dict.fromkeys(rows.values()))
+def _result_lines(runs: Sequence[Run], shown: Sequence[str]) -> list[tuple]:
+    """Name, values by run, values by published row."""
     tasks = list(dict.fromkeys(task for run in runs for task in run.tasks))
     lines = [
         ("steps", [_steps(run) for run in runs], [""] * len(shown)),
@@ -88,7 +87,13 @@ def _results(runs, rows, row_differences, facts) -> str:
         ("share waiting for data", _waiting),
         ("peak GPU memory, MiB", _peak),
     )
-    lines += [(name, [show(run) for run in runs], [""] * len(shown)) for name, show in plain]
+    return lines + [(name, [show(run) for run in runs], [""] * len(shown)) for name, show in plain]
+
+
+def _results(runs, rows, row_differences, facts) -> str:
+    tiles = _tiles(runs[0], rows) if len(runs) == 1 else ""
+    shown = list(dict.fromkeys(rows.values()))
+    lines = _result_lines(runs, shown)
     of_row = {row: f": {row}" if len(shown) > 1 else "" for row in shown}
     head = ["", *(_named(run, runs) for run in runs)] + [
         f'<span class="published">published{escape(of_row[row])}</span>' for row in shown
