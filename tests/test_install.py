@@ -17,6 +17,7 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from PIL import Image
 
 import d2_regnet
@@ -165,7 +166,9 @@ def test_pins_fulfil_the_declared_requirements(root, metadata):
 
 
 def test_whatever_the_package_imports_is_declared(root, metadata):
-    declared = {Requirement(line).name.lower() for line in metadata.get_all("Requires-Dist")}
+    declared = {
+        canonicalize_name(Requirement(line).name) for line in metadata.get_all("Requires-Dist")
+    }
     owners = importlib.metadata.packages_distributions()
     undeclared = set()
     for path in (root / "d2_regnet").rglob("*.py"):
@@ -174,7 +177,7 @@ def test_whatever_the_package_imports_is_declared(root, metadata):
             if isinstance(node, ast.ImportFrom) and not node.level:
                 names = [node.module]
             for top in {name.split(".")[0] for name in names} - sys.stdlib_module_names:
-                if not declared & {owner.lower() for owner in owners.get(top, [top])}:
+                if not declared & set(map(canonicalize_name, owners.get(top, [top]))):
                     undeclared.add(top)
     # Detectron2 is its user's own, and brings OpenCV: both OpenCV builds would write one folder.
     assert undeclared <= {"d2_regnet", "detectron2", "cv2"}
