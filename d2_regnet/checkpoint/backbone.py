@@ -40,7 +40,8 @@ class Mapped:
         pixel_mean, pixel_std: per channel in that order, on pixels of 0 to 255; an image is
             normalised as (pixel - mean) / std.
         stem: target name of the first convolution's weight.
-        backbone: the names are those of a backbone alone, to be loaded into any model that contains one.
+        body: the names are those of a backbone alone, to be loaded into any model that has one.
+        classes: the names of a detector's classes, by index; empty where they are not known.
     """
 
     state: dict[str, torch.Tensor]
@@ -53,6 +54,7 @@ class Mapped:
     pixel_std: tuple[float, ...]
     stem: str = "stem.conv.weight"
     body: bool = True
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

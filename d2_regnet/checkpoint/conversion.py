@@ -39,6 +39,7 @@ class Report:
         pixel_mean, pixel_std: per channel in that order, on pixels of 0 to 255.
         sha256: hex digest of the file that was converted.
         dst: the file that was written.
+        classes: the names of a detector's classes, by index; empty where the file has none.
     """
 
     source: str
@@ -50,6 +51,7 @@ class Report:
     pixel_std: tuple[float, ...]
     sha256: str
     dst: str
+    classes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
@@ -58,6 +60,8 @@ class Report:
             f"images: {self.input_format}, mean {list(self.pixel_mean)}, "
             f"std {list(self.pixel_std)}",
         ]
+        if self.classes:
+            lines.append(f"classes ({len(self.classes)}): {_some(self.classes)}")
         for reason in sorted(set(self.dropped.values())):
             names = [name for name, why in self.dropped.items() if why == reason]
             lines.append(f"dropped {len(names)} ({reason}): {_some(names)}")
@@ -115,6 +119,7 @@ def convert(
         mapped.pixel_std,
         checkpoint.sha256,
         os.fspath(dst),
+        mapped.classes,
     )
     metadata = {
         "arch": report.arch,
@@ -126,6 +131,8 @@ def convert(
         # Detectron2 then finds a backbone's tensors inside any model that contains it.
         "matching_heuristics": mapped.body,
     }
+    if mapped.classes:
+        metadata["classes"] = list(mapped.classes)
     if not dry_run:
         write(mapped.state, metadata, dst)
     return report

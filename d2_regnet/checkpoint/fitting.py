@@ -129,10 +129,12 @@ def _contradictions(model: nn.Module, meta: dict) -> Iterator[str]:
         )
     for key in ("pixel_mean", "pixel_std"):
         said, used = meta.get(key), getattr(model, key, None)
+        used = None if used is None else used.flatten()
         if not isinstance(said, list | tuple) or used is None or len(said) != used.numel():
             continue
-        said = said[::-1] if order and own and order != own else said
-        if not torch.allclose(torch.tensor(said).float(), used.flatten().cpu().float(), rtol=0.01):
+        # In any order of the channels, which is said above.
+        both = (torch.tensor(each).float().sort().values for each in (said, used.tolist()))
+        if not torch.allclose(*both, rtol=0.01):
             numbers = f"[{', '.join(f'{value:g}' for value in said)}]"
             yield f"the weights were trained with {key} {numbers}: set model.{key} to it"
 

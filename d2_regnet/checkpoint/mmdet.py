@@ -18,7 +18,7 @@ from detectron2.config import instantiate
 from omegaconf import DictConfig
 
 from d2_regnet.model_zoo import detectors
-from d2_regnet.utils.imagenet import pixel_statistics
+from d2_regnet.utils.imagenet import PIXEL_MEAN, PIXEL_STD, pixel_statistics
 
 from .backbone import Mapped, State, model_shapes, recognise
 
@@ -114,7 +114,7 @@ def convert(state: State, meta: Mapping[str, Any]) -> Mapped:
     else:
         kind, node = "", body
     input_format = _input_format(meta) or _row_format(kind, arch)
-    mean, std = pixel_statistics(input_format)
+    mean, std = _statistics(meta) or pixel_statistics(input_format)
     return Mapped(
         converted,
         mapped,
@@ -122,8 +122,9 @@ def convert(state: State, meta: Mapping[str, Any]) -> Mapped:
         arch,
         model_shapes(lambda: instantiate(node)),
         input_format,
-        mean,
-        std,
+        tuple(mean),
+        tuple(std),
+        classes=tuple(class_names(meta)),
         stem=next(
             name for name in converted if name.endswith(("stem.conv.weight", "stem.conv1.weight"))
         ),
@@ -271,7 +272,10 @@ def _statistics(meta: Mapping[str, Any]) -> tuple[list[float], list[float]] | No
             raise ValueError(f"its config has several {key}s of pixels: {sorted(values)}")
         if values:
             found[key] = [*values.pop()]
-    return (found["mean"], found["std"]) if len(found) == 2 else None
+    usual = {"mean": sorted(PIXEL_MEAN), "std": sorted(PIXEL_STD)}
+    if len(found) < 2 or {key: sorted(values) for key, values in found.items()} == usual:
+        return None  # ImageNet's, whose order follows the channels'
+    return found["mean"], found["std"]
 
 
 def class_names(meta: Mapping[str, Any]) -> list[str]:

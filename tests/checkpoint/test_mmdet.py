@@ -138,7 +138,7 @@ def test_every_tensor_of_every_kind_is_mapped_one_to_one(kind, backbone):
         for name in originals
     )
     source, found = convert_state(originals)
-    assert source == "mmdet" and not found.backbone
+    assert source == "mmdet" and not found.body
     archs = {"resnet": "r50", "resnext": "x101_32x4d"}
     assert found.arch == archs.get(backbone, "RegNetX-400MF")
     assert found.shapes == {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -269,3 +269,35 @@ def test_what_is_wrong_is_named():
     shallow = {n: t for n, t in shallow.items() if not n.startswith("backbone.layer3.5")}
     with pytest.raises(ValueError, match="no known ResNet .* res4 has 5 blocks"):
         convert_state(shallow)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ("mean=[0., 0., 0.], std=[255., 255., 255.], to_rgb=False", ((0.0,) * 3, (255.0,) * 3)),
+        (
+            "{'mean': [103.53, 116.28, 123.675], 'std': [1, 1, 1]}",
+            ((103.53, 116.28, 123.675), (1.0,) * 3),
+        ),
+        ("mean=[103.53, 116.28, 123.675], std=[57.375, 57.12, 58.395]", None),  # ImageNet's
+        ("mean=[127.5, 127.5, 127.5],\n std=[1.0, 1.0, 1.0]", ((127.5,) * 3, (1.0,) * 3)),
+        ("target_means=[0.0, 0.0, 0.0], target_stds=[1.0, 1.0, 1.0]", None),
+        ("", None),
+    ],
+)
+def test_statistics_of_the_config_text(config, expected):
+    found = mmdet._statistics({"meta": {"config": config}})
+    assert found == (expected and tuple(map(list, expected)))
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"dataset_meta": {"classes": ("cat", "dog")}},
+        {"dataset_meta": {"CLASSES": ["cat", "dog"]}},
+        {"CLASSES": ("cat", "dog")},
+    ],
+)
+def test_names_of_classes(meta):
+    assert mmdet.class_names({"meta": meta}) == ["cat", "dog"]
+    assert mmdet.class_names({}) == []
