@@ -3,7 +3,7 @@
 A RegNet is described by a quantized linear function of block width over depth ("Designing Network
 Design Spaces", Radosavovic et al., CVPR 2020, section 3.3, https://arxiv.org/abs/2003.13678).
 `RegNetArch` holds the parameters of that function and derives everything else from them; the 24
-published RegNetX and RegNetY are found by name with `get_arch`, and one's own by a YAML file.
+published RegNetX and RegNetY are found by name with `get_arch`, and your own by a YAML file.
 """
 
 import difflib

@@ -155,7 +155,7 @@ def recognise(shape: Callable[[str], tuple[int, ...] | None]) -> str:
     """The name of the arch whose stages these are.
 
     Args:
-        shape: shape of a tensor by Detectron2's name, or None where there is none.
+        shape: shape of a tensor by Detectron2's name, or None if it has no such tensor.
 
     Raises:
         ValueError: no known RegNet has these stages; the message names the nearest.

@@ -39,7 +39,7 @@ MIRROR = "D2_REGNET_MIRROR"
 
 
 class Published(NamedTuple):
-    """One published file of weights."""
+    """One published checkpoint."""
 
     source: str
     name: str

@@ -223,7 +223,9 @@ def _check(state: State, mapped: Mapped) -> None:
     if missing := [name for name in mapped.shapes if name not in mapped.state]:
         raise ValueError(f"lacks tensors of {mapped.arch} ({len(missing)}): {_some(missing)}")
     if extra := [n for n in state if n not in mapped.mapped and n not in mapped.dropped]:
-        raise ValueError(f"has tensors that {mapped.arch} has not ({len(extra)}): {_some(extra)}")
+        raise ValueError(
+            f"has tensors that {mapped.arch} does not have ({len(extra)}): {_some(extra)}"
+        )
     for name, shape in mapped.shapes.items():
         if (found := tuple(mapped.state[name].shape)) != shape:
             raise ValueError(

@@ -59,7 +59,7 @@ def download(
 ) -> None:
     """Downloads `url` to the file `dst`, which appears only when it is whole and checked.
 
-    What has arrived is kept in `dst + ".part"`, and a later attempt or call goes on from there
+    What has arrived is kept in `dst + ".part"`, and a later attempt or call continues there
     where the server allows it. The caller keeps other processes away (`iopath.file_lock`).
     A progress bar is drawn on a terminal, and nowhere else.
 

@@ -46,7 +46,7 @@ class Fit:
         if self.start == SCRATCH or not self.total:
             return self.start
         text = f"{self.start}: {self.kept} of {self.total} tensors"
-        return f"{text}; learnt anew: {_some(self.anew)}" if self.anew else text
+        return f"{text}; starting at random: {_some(self.anew)}" if self.anew else text
 
     def check(self, weights: str, *, whole: bool, allow_missing: bool = False) -> None:
         """

@@ -26,7 +26,7 @@ All data sets of a config:
     $ %(prog)s --config-file mask_rcnn_regnetx_400mf_fpn_3x
     $ %(prog)s --config-file mask_rcnn_regnetx_400mf_fpn_3x.yaml
 
-One's own annotations, read to the last pixel, and a cleaned copy:
+Your own annotations, read to the last pixel, and a cleaned copy:
     $ %(prog)s --json train.json --images train/ --decode --fix-to train_clean.json
 """
 

@@ -1,9 +1,8 @@
-"""Trains a detector of one's own classes from a trained one; see docs/guides/finetune.md."""
+"""Trains a detector of your own classes from a trained one; see docs/guides/finetune.md."""
 
 import argparse
 import logging
 import signal
-import sys
 
 from d2_regnet.data.formats import FORMATS, UNLABELLED
 from d2_regnet.finetune import Job, prepare, resumed, run
@@ -69,7 +68,7 @@ def argument_parser() -> argparse.ArgumentParser:
         "--short-edge", type=int, metavar="PX", help="of the images (default: the model's)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything random (%(default)s)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
+    parser.add_argument("--resume", action="store_true", help="resume the run in --output")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
     return parser
 
@@ -81,7 +80,7 @@ def plan(args: argparse.Namespace) -> Job:
         return resumed(args.output, args.opts)
     for flag in ("train", "model"):
         if not getattr(args, flag):
-            raise ValueError(f"--{flag} is missing (or --resume, to go on with a run)")
+            raise ValueError(f"--{flag} is missing (or --resume, to continue a run)")
     return prepare(
         train=args.train,
         val=args.val,
@@ -124,12 +123,12 @@ def main(argv: list[str] | None = None) -> int:
         with failure(args.verbose):
             results = run(job, model)
     except KeyboardInterrupt as stop:  # also `Interrupted`, which knows its signal
-        again = f"python {sys.argv[0]} --resume --output {args.output}"
-        print(f"Stopped. `{again}` goes on from here.")
+        again = f"d2-regnet finetune --resume --output {args.output}"
+        print(f"Stopped. `{again}` continues it.")
         return 128 + getattr(stop, "signum", signal.SIGINT)
     folder = job.output
     print(f"""{summary(results)}
   {folder}/report/report.html  curves, AP by class, sample predictions
-  {folder}/pictures            ground truth, and what was found beside it
+  {folder}/images              ground truth, and what was found beside it
   {folder}/model_final.pth     the weights; {folder}/config.yaml trains them again""")
     return 0

@@ -28,7 +28,7 @@ def argument_parser() -> ToolParser:
     parser.add_argument(
         "--config-file", required=True, help="a LazyConfig, a row's name, or a run's folder"
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the newest checkpoint")
+    parser.add_argument("--resume", action="store_true", help="resume from the newest checkpoint")
     parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")
     parser.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")
     parser.add_argument(

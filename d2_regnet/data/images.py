@@ -146,7 +146,7 @@ def to_array(image: Image.Image, format: str, size: tuple[int, int] | None = Non
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 (as it is stored) where there is none, or none readable."""
+    """The EXIF orientation, 1 to 8; 1 (as it is stored) if it has none that can be read."""
     with contextlib.suppress(Exception):  # Pillow raises all kinds, see detectron2 #1885
         turn = image.getexif().get(_EXIF_ORIENTATION, 1)
         return int(turn) if turn in _TRANSPOSE else 1

@@ -66,7 +66,7 @@ def _polygon_area(polygon: list) -> float:
 
 
 def extent(segmentation) -> tuple[float, float, float, float] | None:
-    """x0, y0, x1, y1 of a sound mask in pixels; None where there is none."""
+    """x0, y0, x1, y1 of a sound mask in pixels; None if it is empty."""
     if isinstance(segmentation, list):
         sound = [each for each in segmentation if not polygon_problem(each)]
         if not sound:

@@ -1,6 +1,6 @@
 """The order of the training images: a pure function of the seed and the step.
 
-Whoever knows the seed knows every batch of a run, so a resumed run goes on at its step without
+Whoever knows the seed knows every batch of a run, so a resumed run continues at its step without
 having read or decoded what came before; and a batch is the same images with the same random
 numbers however many processes share it, and however many workers load it.
 """
@@ -99,7 +99,7 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         return {"seed": self.seed, **self._shape()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Takes up another sampler's order; the step is the caller's to set.
+        """Continues another sampler's order; the step is the caller's to set.
 
         Raises:
             ValueError: the order was of other data, or of other batches.

@@ -304,7 +304,7 @@ def register_shapes(seed=0, splits=None):
 
     Args:
         seed: 0 to 2**32 - 1.
-        splits: how many images by split; SPLITS where not given.
+        splits: how many images by split; default: SPLITS.
 
     Returns:
         The registered names, split by split: ``shapes_train`` and ``shapes_val`` for what is

@@ -8,7 +8,7 @@ from .imagenet import IMAGENET_ERROR
 
 
 def frontier(cost: Sequence[float], badness: Sequence[float]) -> list[int]:
-    """The points than which no other is both as cheap and as good, and better in one of the two.
+    """The points that no other beats: none is as cheap and as good, and better in one of the two.
 
     Args:
         cost, badness: two numbers of every point; less is better.

@@ -157,7 +157,7 @@ def _normal(pictures: torch.Tensor) -> torch.Tensor:
 def run(
     plan: Plan, folder: Path, progress: Callable[[Iterable], Iterable] = iter
 ) -> dict[str, list[dict]]:
-    """Trains every network of the plan; goes on where an earlier run of the same plan stopped.
+    """Trains every network of the plan; continues where an earlier run of the same plan stopped.
 
     Args:
         folder: it exists; results.json in it holds the plan, and each network as soon as it is

@@ -22,7 +22,7 @@ _NUMBERED = re.compile(r"model_(\d+)\.pth")
 
 
 def find_checkpoint(folder: str | os.PathLike) -> tuple[str, list[str]]:
-    """The checkpoint to go on with: the one that `last_checkpoint` names, if it is undamaged, else
+    """The checkpoint to resume from: the one that `last_checkpoint` names, if it is undamaged, else
     the newest `model_*.pth` that is.
 
     A file is read whole: torch.save writes a checksum of all that it stores, which torch.load does
@@ -115,7 +115,7 @@ class Checkpointer(SafeCheckpointer):
             cause = error.__context__ if isinstance(error.__context__, OSError) else error
             raise OSError(
                 f"the checkpoint {path} cannot be written ({cause}); the earlier ones are as they "
-                "were: make room, and go on with --resume"
+                "were: make room, and continue with --resume"
             ) from error
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
@@ -142,7 +142,7 @@ class Checkpointer(SafeCheckpointer):
         for problem in problems:
             logger.warning("Passed over: %s", problem)
         if problems:
-            logger.warning("Going on with the newest good checkpoint, %s", path)
+            logger.warning("Resuming from the newest good checkpoint, %s", path)
         return path
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict:

@@ -275,7 +275,7 @@ def resumable_state(path: str, record: RunRecord) -> dict[str, torch.Tensor]:
     checkpoint = read_checkpoint(path)
     if "trainer" not in checkpoint.meta:
         raise ValueError(
-            f"{path} holds weights and no training to go on with: start anew from them, "
+            f"{path} holds weights and no training to resume: start from them, "
             "without --resume, in another folder"
         )
     record.load_state_dict(checkpoint.meta.get("run", {}))

@@ -1,4 +1,4 @@
-"""Hooks that Detectron2 has not."""
+"""Hooks that Detectron2 does not have."""
 
 import logging
 import os

@@ -68,7 +68,7 @@ def under_torchrun() -> bool:
 
 
 def restarted() -> bool:
-    """Whether torchrun, or SLURM, has started this run before: it is to be gone on with."""
+    """Whether torchrun, or SLURM, has started this run before: it is to be resumed."""
     return any(
         int(os.environ.get(name, 0)) > 0
         for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")

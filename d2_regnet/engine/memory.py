@@ -44,7 +44,7 @@ def check_memory(cfg: DictConfig, device: str, processes: int = 1) -> None:
     """Refuses a model whose per-class outputs alone cannot fit.
 
     Args:
-        device: a torch device; `cuda` where there is none counts as the CPU.
+        device: a torch device; `cuda` without a GPU counts as the CPU.
 
     Raises:
         ValueError: naming both sizes and what to do.

@@ -1,4 +1,4 @@
-"""What a resumed run must have in common with the one it goes on with, kept in its checkpoints."""
+"""What a resumed run must have in common with the one it continues, kept in its checkpoints."""
 
 from collections.abc import Mapping
 

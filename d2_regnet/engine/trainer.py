@@ -53,7 +53,7 @@ class Trainer(SimpleTrainer):
             model, data_loader, optimizer: as for `SimpleTrainer`.
             device: the type of the model's device, `cpu` or `cuda`.
             precision: the torch.dtype that autocast computes in; None: no autocast.
-            non_finite: what happens at losses that are not finite; by default it is the end.
+            non_finite: what happens at losses that are not finite; default: the training stops.
         """
         super().__init__(model, data_loader, optimizer)
         self.non_finite = non_finite or NonFinite()
@@ -107,7 +107,7 @@ class Trainer(SimpleTrainer):
             return next(self._data_loader_iter)
         except (EOFError, ConnectionError) as error:  # of what it was about to hand over
             raise RuntimeError(
-                "a worker of the data loader has died, perhaps for want of memory: go on with "
+                "a worker of the data loader has died, perhaps for want of memory: continue with "
                 "--resume, and with fewer workers"
             ) from error
 

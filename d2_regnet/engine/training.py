@@ -56,7 +56,7 @@ def train(
     Args:
         cfg: as `load_config` returns it.
         model: of a `check_config` for this training, which is then not done again.
-        resume: go on from the newest checkpoint in the output folder; without one, start anew.
+        resume: continue from the newest checkpoint in the output folder; without one, start anew.
         hooks: run after Detectron2's own, before the metrics are written.
         console: print what is logged; if not, only warnings.
         allow_missing: as for `check_config`.
@@ -142,7 +142,7 @@ def fit(
         trainer, checkpointer: of one model.
         evaluate: called with `before_inference`, which it calls before each batch.
         weights: to begin with; a path or an address, empty for what the model has.
-        resume: go on from the newest checkpoint of the checkpointer's folder, if there is one.
+        resume: continue from the newest checkpoint of the checkpointer's folder, if there is one.
         scheduler: of the learning rate, fvcore's or torch's.
         max_iter, eval_period, log_period: in steps.
         checkpoints: `period`, in steps, and optionally `max_to_keep`.

@@ -76,7 +76,7 @@ class YacsTrainer(Trainer):
         self._resume = False
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Has `train` go on from the newest checkpoint of `OUTPUT_DIR`, if there is one."""
+        """Has `train` resume from the newest checkpoint of `OUTPUT_DIR`, if there is one."""
         self._resume = resume
 
     def train(self) -> dict:

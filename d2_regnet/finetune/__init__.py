@@ -1,4 +1,4 @@
-"""From a data set of one's own and a trained detector to a detector of its classes.
+"""From your own data set and a trained detector to a detector of its classes.
 
 `prepare` reads, checks and plans, and writes nothing; `run` does what it planned.
 """

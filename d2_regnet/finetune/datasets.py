@@ -251,7 +251,7 @@ def _with_categories(data: DataSet, like: DataSet) -> DataSet:
     unknown = sorted(set(data.classes) - set(like.classes))
     if unknown:
         raise ValueError(
-            f"--val: {data.origin} has the class {unknown[0]!r}, which --train has not: "
+            f"--val: {data.origin} has the class {unknown[0]!r}, which --train does not have: "
             f"{', '.join(like.classes)}"
         )
     by_name = {each["name"]: each["id"] for each in like.categories}

@@ -45,7 +45,7 @@ class Job:
         cfg: the complete config, as `config.yaml` will hold it.
         files: what is written before the training: path -> COCO dict.
         lines: the plan, for the user.
-        resume: go on with the run in the output folder.
+        resume: continue the run in the output folder.
         allow_missing: see `Fit.check`.
     """
 
@@ -121,7 +121,7 @@ def prepare(
     check_folder(output)
     if (output / "config.yaml").exists():
         raise FileExistsError(
-            f"--output: {output} holds a run: go on with it (--resume), or choose another folder"
+            f"--output: {output} holds a run: continue it (--resume), or choose another folder"
         )
     if short_edge is not None and short_edge < 32:
         raise ValueError(f"--short-edge must be at least 32 pixels, not {short_edge}")
@@ -185,7 +185,7 @@ def prepare(
 
 
 def resumed(output: str | os.PathLike, overrides: Sequence[str] = ()) -> Job:
-    """The job whose run is in the output folder, to be gone on with.
+    """The job whose run is in the output folder, to be resumed.
 
     Raises:
         FileNotFoundError: there is no run.
@@ -193,7 +193,7 @@ def resumed(output: str | os.PathLike, overrides: Sequence[str] = ()) -> Job:
     """
     file = Path(output, "config.yaml")
     if not file.is_file():
-        raise FileNotFoundError(f"--resume: {output} has no config.yaml, so no run to go on with")
+        raise FileNotFoundError(f"--resume: {output} has no config.yaml, so no run to resume")
     cfg = load_config(str(file), overrides)
     cfg.train.output_dir = str(output)
     return Job(

@@ -29,7 +29,7 @@ def find_model(
         backbone: where no trained detector is known, take what the config's training begins with.
 
     Raises:
-        FileNotFoundError: there is no such config or file of weights.
+        FileNotFoundError: there is no such config or checkpoint.
         ValueError: no such row, a broken config, or no weights are known.
     """
     cfg = load_any(model)

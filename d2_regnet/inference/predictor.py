@@ -59,7 +59,7 @@ class Predictor:
             weights: a detector's checkpoint: a file, or an address that Detectron2 takes.
             threshold: the lowest score kept, 0 to 1, as `d2-regnet predict --threshold`. The model's
                 config has one of its own, 0.05 usually, below which nothing is found anyhow.
-            classes: names of the classes kept; all where not given.
+            classes: names of the classes kept; default: all.
             batch_size: images predicted together, at most: those of one size, so that the others
                 in a batch do not change an image's answer (see docs/guides/predict.md).
             device: such as "cpu" or "cuda:1"; by default the GPU, if there is one.
@@ -69,7 +69,7 @@ class Predictor:
         Raises:
             ValueError: an impossible argument, an unknown class, weights that leave a part of the
                 model without values, or a file that is no checkpoint.
-            FileNotFoundError: there is no such file of weights.
+            FileNotFoundError: there is no such checkpoint.
         """
         if not 0 <= threshold <= 1:
             raise ValueError(f"the threshold is a score from 0 to 1, not {threshold}")

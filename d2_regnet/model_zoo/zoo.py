@@ -3,7 +3,7 @@
 A row is called `{detector}_{arch}_fpn_{schedule}`, its arch as published but in lower case:
 `mask_rcnn_regnetx_3.2gf_fpn_1x`. With `.yaml` behind the name it is the yacs form that is meant.
 Any other published arch, and 1x, 2x and 3x of any detector, are composed where a name asks for
-them (`retinanet_regnety_1.6gf_fpn_3x`), without a file, and so is a RegNet of one's own, where the
+them (`retinanet_regnety_1.6gf_fpn_3x`), without a file, and so is a RegNet of your own, where the
 YAML file of its parameters stands in the place of the arch (`mask_rcnn_nets/mine.yaml_fpn_1x`).
 Case, `-` for `_`, the spelling of the arch (`4gf`), and MMDetection's or Detectron2's name of a row
 are all understood.

@@ -57,7 +57,7 @@ class Exchange:
         where it has raised in one, which all the others would wait for.
 
         Raises:
-            StoppedElsewhere: in those in which it has not.
+            StoppedElsewhere: in all others.
         """
         stopped = torch.tensor(float(output is None), device=next(rpn.parameters()).device)
         dist.all_reduce(stopped, dist.ReduceOp.MAX)

@@ -43,7 +43,7 @@ def test_last_layers_of_another_number_of_classes_are_dropped(cfg, tiny_run):
         "roi_heads.mask_head.predictor",
     )
     assert found.total - found.kept == 6
-    assert "learnt anew: roi_heads.box_predictor.cls_score" in str(found)
+    assert "starting at random: roi_heads.box_predictor.cls_score" in str(found)
     found.check("w", whole=False)
     with pytest.raises(ValueError, match="w has no values.*3 layers.*cls_score.*--allow-missing"):
         found.check("w", whole=True)

@@ -198,9 +198,12 @@ def test_files_without_a_regnet(content, message, refused):
         ),
         (lambda s: {n: s[n] for n in s if not n.startswith("s4.b7.")}, "no known RegNet"),
         (lambda s: {n: s[n] for n in s if not n.startswith("stem.")}, "lacks tensors .*stem.conv"),
-        (lambda s: {**s, "extra.weight": torch.zeros(3)}, "RegNetX-200MF has not .*extra.weight"),
-        (lambda s: {**s, 3: torch.zeros(3)}, "has not"),
-        (lambda s: {**s, "a\nb\x1b[31m": torch.zeros(3)}, "has not"),
+        (
+            lambda s: {**s, "extra.weight": torch.zeros(3)},
+            "RegNetX-200MF does not have .*extra.weight",
+        ),
+        (lambda s: {**s, 3: torch.zeros(3)}, "does not have"),
+        (lambda s: {**s, "a\nb\x1b[31m": torch.zeros(3)}, "does not have"),
         (lambda s: {**s, "s1.b1.f.a.weight": torch.zeros(3)}, "shape .3."),
         (lambda s: {**s, "stem.conv.weight": torch.zeros(32, 4, 3, 3)}, "shape .32, 4, 3, 3."),
         (lambda s: {**s, "s1.b1.f.a.weight": torch.zeros(1).expand(10**6, 10**6)}, "shape"),
@@ -219,7 +222,10 @@ def test_files_without_a_regnet(content, message, refused):
         (lambda s: {f"ema.{n}": t for n, t in s.items()}, "EMA"),
         (lambda s: {f"model_ema.{n}": t for n, t in s.items()}, "EMA"),
         (lambda s: {f"ema_{n}": t for n, t in s.items()}, "EMA"),
-        (lambda s: {**s, **{"ema_" + n.replace(".", "_"): s[n] for n in s}}, "has not .*ema_stem"),
+        (
+            lambda s: {**s, **{"ema_" + n.replace(".", "_"): s[n] for n in s}},
+            "does not have .*ema_stem",
+        ),
         (
             lambda s: {
                 "state_dict": {f"model.{n}": t for n, t in s.items()},

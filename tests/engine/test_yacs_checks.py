@@ -98,6 +98,6 @@ def test_a_resumed_run_needs_no_first_weights(tiny_run, tmp_path, monkeypatch):
     check_config(cfg, eval_only=True, resume=True, allow_missing=True)
     with pytest.raises(ValueError, match="would stay random"):  # the run is another model's
         check_config(cfg, eval_only=True, resume=True)
-    with pytest.raises(ValueError, match="holds weights and no training to go on with"):
+    with pytest.raises(ValueError, match="holds weights and no training to resume"):
         check_config(cfg, resume=True)
     assert isinstance(load_any(str(tiny_run)), type(load_config(ROW)))

@@ -160,7 +160,9 @@ def test_odd_data_are_refused(make, change, said):
 
 def test_other_refusals(make):
     train = make("a")
-    with pytest.raises(ValueError, match="--val: .* has the class 'cow', which --train has not"):
+    with pytest.raises(
+        ValueError, match="--val: .* has the class 'cow', which --train does not have"
+    ):
         read_datasets(train, make("b", names={1: "cow"}))
     with pytest.raises(ValueError, match="two classes of the name 'cat'"):
         read_datasets(make("c", names={1: "cat", 2: "cat"}), None)

@@ -43,7 +43,9 @@ def test_from_data_to_report(shapes, tiny_run, tmp_path):
     job = planned(shapes, tiny_run, output)
     assert not output.exists()
     text = "\n".join(job.lines)
-    assert "2: star, ring" in text and "learnt anew: roi_heads.box_predictor.cls_score" in text
+    assert (
+        "2: star, ring" in text and "starting at random: roi_heads.box_predictor.cls_score" in text
+    )
     results = run(job)
     assert set(results) == {"bbox", "segm"}
     assert "mine" in (output / "report" / "report.html").read_text()

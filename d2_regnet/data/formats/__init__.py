@@ -46,7 +46,7 @@ def read_dataset(
             YOLO's `.txt` files, which may be that of the images. The names of YOLO's classes are
             looked for in data.yaml, classes.txt or obj.names there, beside the images, and in
             the two folders above; or give data.yaml, with the labels in `labels/` for `images/`.
-        format: one of `FORMATS`; recognised where not given.
+        format: one of `FORMATS`; default: recognised.
         unlabelled: an image without a label file: "skip" leaves it out, as one that nobody has
             labelled yet; "empty" takes it as showing nothing. By default YOLO's are empty, which
             is the convention there, LabelMe's and VOC's are skipped. COCO's file lists its images.

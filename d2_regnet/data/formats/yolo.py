@@ -120,7 +120,7 @@ def context(documents, images: Path, annotations: Path, account: Account) -> Sim
 
 
 def _values_of_pose(shape, documents) -> int | None:
-    """How many numbers a box with keypoints has; None where there are none.
+    """How many numbers a box with keypoints has; None for other boxes.
 
     Without `kpt_shape`, lines that all have one length, and 0, 1 or 2 (the visibility) as every
     third number after the box, are taken for keypoints: polygons are not like that.

@@ -39,7 +39,7 @@ def build_regnet(
             trained: `modeling.EvalBN`).
         freeze_at: how many stages from the beginning are frozen, their norms included: 1 is the
             stem, 2 the stem and `s1`, and so on, as everywhere in Detectron2.
-        out_features: the stages whose output is returned; all but the stem where not given.
+        out_features: the stages whose output is returned; default: all but the stem.
         activation_checkpoint: stages whose inner activations are computed again in the backward
             pass instead of stored; outputs, gradients and running statistics are the same.
         deform_stages: stages whose 3x3 convolutions become `ModulatedDeformConv`.
