@@ -1,8 +1,8 @@
 """Mask R-CNN, RegNetX-200MF, on the built-in shapes: what `make demo` trains.
 
 From scratch, in minutes, on two CPU cores. It is the usual model made small: images of 160 pixels
-instead of 1333, so anchors of half the size; a quarter of the channels after the backbone, fewer boxes;
-and batch norm in the FPN and the heads, without which random weights learn much more slowly.
+instead of 1333, so anchors of half the size; a quarter of the channels after the backbone, fewer
+boxes; and batch norm in the FPN and the heads, without which random weights learn much more slowly.
 """
 
 import detectron2.data.transforms as T

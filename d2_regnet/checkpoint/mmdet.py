@@ -169,7 +169,7 @@ def to_detectron2(state: State) -> tuple[dict[str, torch.Tensor], dict[str, str]
 
 
 def from_detectron2(state: State) -> dict[str, torch.Tensor]:
-    """MMDetection's state dict of a Detectron2 backbone or detector: the inverse of `to_detectron2`.
+    """MMDetection's state dict of a Detectron2 model: the inverse of `to_detectron2`.
 
     The counters that MMDetection's norms have, and do not use, are left out.
 

@@ -74,7 +74,7 @@ class Crops:
 
 
 class Classifier(nn.Module):
-    """A backbone, its last stage's mean, and a linear layer: (N, 3, H, W) to logits (N, classes)."""
+    """A backbone, its last stage's mean, a linear layer: (N, 3, H, W) to logits (N, classes)."""
 
     def __init__(self, arch: Stages, num_classes: int):
         super().__init__()

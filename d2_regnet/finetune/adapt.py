@@ -178,7 +178,7 @@ def body_activations(cfg: DictConfig, train: DataSet, short_edge: int | None) ->
 
 
 def from_scratch(cfg: DictConfig) -> bool:
-    """Lets the whole backbone learn, with batch norm; what is frozen at random values learns nothing.
+    """Trains the whole backbone, with batch norm: frozen random values would learn nothing.
 
     Returns:
         Whether anything was changed.

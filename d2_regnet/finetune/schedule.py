@@ -63,8 +63,8 @@ def picture_bytes(activations: int, cascade: bool = False) -> int:
     """About how much memory one image of a training step takes, in bytes.
 
     Fitted to the memory that MMDetection published for its RegNet rows (two images of 800 x 1333
-    a GPU), to within a fifth: 1.7 floats for each output of the backbone's convolutions, and 0.8 GiB
-    for the FPN and the heads; 0.9 GiB more for a cascade's.
+    a GPU), to within a fifth: 1.7 floats for each output of the backbone's convolutions, and
+    0.8 GiB for the FPN and the heads; 0.9 GiB more for a cascade's.
 
     Args:
         activations: outputs of the backbone's convolutions for the image.

@@ -35,7 +35,8 @@ def predict(
         max_frames: of each video or camera.
 
     Returns:
-        The results, which were written where any input was read, and the sources that could not be read: name -> reason.
+        The results, written if any input was read, and the sources that could not be read:
+        name -> reason.
     """
     results, unread = Results(predictor.metadata), {}
     total = sum(min(each.count, max_frames or each.count) for each in sources)

@@ -1,4 +1,4 @@
-"""Detectron2's own recipes for RegNets, around our backbone: the published rows of its model zoo."""
+"""Detectron2's own recipes for RegNets, around our backbone: its model zoo's RegNets."""
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L

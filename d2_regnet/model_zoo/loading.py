@@ -149,7 +149,7 @@ def load_any(path_or_name: str, overrides: Sequence[str] = ()) -> DictConfig | C
     """A LazyConfig as `load_config` reads it, or a yacs config as `load_yaml` does.
 
     Args:
-        path_or_name: a path, a run's folder, or a model's name; with .yaml behind it, its yacs form.
+        path_or_name: a path, a run's folder, or a model's name (NAME.yaml: its yacs form).
         overrides: as the config's kind takes them.
 
     Raises:

@@ -80,7 +80,8 @@ def recipe(
     given = {name: value for name, value in options.items() if value is not None}
     if schedule in LSJ_EPOCHS and given:
         raise ValueError(
-            f"{schedule} is Detectron2's recipe: set keys of its config instead of {', '.join(given)}"
+            f"{schedule} is Detectron2's recipe: set keys of its config instead of "
+            f"{', '.join(given)}"
         )
     if schedule in LSJ_EPOCHS:
         cfg = lsj(detector, arch, LSJ_EPOCHS[schedule], deform_stages)

@@ -101,7 +101,7 @@ def get_config(name: str, trained: bool = False) -> DictConfig | CfgNode:
 
     Args:
         name: a row's name, or one to be composed, of a published arch or of a YAML file.
-        trained: initialize with the row's published weights instead of the backbone's ImageNet weights.
+        trained: start from the published weights of the model instead of its backbone's.
 
     Raises:
         ValueError: an unknown name, no published weights, or a YAML file that holds no RegNet.

@@ -1,5 +1,5 @@
-"""The RegNet backbone, its norms and its FPN, and heads with MMDetection's arithmetic, as Detectron2
-modules; importing them registers them for yacs configs."""
+"""The RegNet backbone, its norms and FPN, and heads with MMDetection's arithmetic, as modules of
+Detectron2; importing them registers them for yacs configs."""
 
 from .backbone.deform import ModulatedDeformConv
 from .backbone.fpn import LastLevelP6P7NoReLU

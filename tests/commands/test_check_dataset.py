@@ -185,7 +185,7 @@ def test_dry_run_says_what_it_would_write(tool, dataset, capsys):
 
 @pytest.fixture
 def yolo(tmp_path):
-    """Two images with a box each, as YOLO's folders, one label of pixels in the place of fractions."""
+    """Two images with a box each, as YOLO's folders; one label is in pixels, not fractions."""
     for name in ("a", "b"):
         for folder in ("images", "labels"):
             (tmp_path / folder).mkdir(exist_ok=True)

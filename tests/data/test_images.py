@@ -18,7 +18,8 @@ from d2_regnet.data.images import (
     to_array,
 )
 
-SAVED = {s for s, kind in Image.registered_extensions().items() if kind in Image.SAVE} - {".blp", ".im"}
+SAVED = {s for s, kind in Image.registered_extensions().items() if kind in Image.SAVE}
+SAVED -= {".blp", ".im"}
 
 
 @pytest.fixture

@@ -166,7 +166,8 @@ def test_a_run_of_hand_made_numbers(folder):
                 {"iteration": 9, "bbox/AP": 10.0, "bbox/AP-cat": 20.0, "bbox/AP-dog": 0.0},
                 {"iteration": 20, "bbox/AP": 12.0},
                 train(29, 1.0, time=0.4),
-                config_yaml="dataloader: {train: {total_batch_size: 8}}\ntrain: {max_iter: 40, eval_period: 7}",
+                config_yaml="dataloader: {train: {total_batch_size: 8}}\n"
+                "train: {max_iter: 40, eval_period: 7}",
                 log_txt=log.format(2000) + "iter: 29  max_mem: 2500M\niter: 9  lr: N/A  \n",
             )
         ]

@@ -65,7 +65,7 @@ def build_resnet(
 
 @BACKBONE_REGISTRY.register()
 def build_baseline_resnet_backbone(cfg, input_shape: ShapeSpec) -> ResNet:
-    """The backbone of DEPTH, NUM_GROUPS, WIDTH_PER_GROUP, NORM and OUT_FEATURES in `cfg.MODEL.RESNETS`.
+    """What DEPTH, NUM_GROUPS, WIDTH_PER_GROUP, NORM, OUT_FEATURES of `MODEL.RESNETS` describe.
 
     Unlike Detectron2's `build_resnet_backbone` it knows the norm EvalBN.
     """

@@ -1,4 +1,4 @@
-"""The backbone against pycls's, torchvision's, timm's and Detectron2's own RegNet, and its options."""
+"""The backbone against pycls's, torchvision's, timm's and Detectron2's RegNet; its options."""
 
 import copy
 import json
