@@ -2,8 +2,8 @@
 
 A RegNet is described by a quantized linear function of block width over depth ("Designing Network
 Design Spaces", Radosavovic et al., CVPR 2020, section 3.3, https://arxiv.org/abs/2003.13678).
-`RegNetArch` holds the parameters of that function and derives everything else from them; the 24
-published RegNetX and RegNetY are found by name with `get_arch`, and your own by a YAML file.
+`RegNetArch` holds its parameters and derives everything else; `get_arch` finds the 24 published
+RegNets by name, and your own by a YAML file.
 """
 
 import difflib
@@ -11,8 +11,8 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from dataclasses import asdict, astuple, dataclass, fields
+from functools import cached_property, partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -31,12 +31,10 @@ class Complexity:
     acts: int = 0
 
     def __add__(self, other: "Complexity") -> "Complexity":
-        return Complexity(
-            self.flops + other.flops, self.params + other.params, self.acts + other.acts
-        )
+        return Complexity(*(a + b for a, b in zip(astuple(self), astuple(other))))
 
     def __mul__(self, times: int) -> "Complexity":
-        return Complexity(self.flops * times, self.params * times, self.acts * times)
+        return Complexity(*(number * times for number in astuple(self)))
 
 
 class Stages:
@@ -82,12 +80,9 @@ class Stages:
         h, w = (size, size) if isinstance(size, int) else size
         parts = [_conv(3, self.stem_width, 3, h := _half(h), w := _half(w))]
         w_in = self.stem_width
-        for width, depth, group_width, ratio in zip(
-            self.stage_widths,
-            self.stage_depths,
-            self.stage_group_widths,
-            self.stage_bottleneck_ratios,
-        ):
+        groups, ratios = self.stage_group_widths, self.stage_bottleneck_ratios
+        stages = zip(self.stage_widths, self.stage_depths, groups, ratios)
+        for width, depth, group_width, ratio in stages:
             bottleneck = round(width * ratio)
             first = _conv(w_in, bottleneck, 1, h, w)
             h, w = _half(h), _half(w)
@@ -246,16 +241,10 @@ def _conv(w_in, w_out, kernel, h, w, groups=1) -> Complexity:
 
 def _dense(w_in, w_out) -> Complexity:
     """A linear layer, or a 1x1 convolution at size 1x1, with bias."""
-    weights = w_in * w_out + w_out
-    return Complexity(weights, weights, w_out)
+    return Complexity(weights := w_in * w_out + w_out, weights, w_out)
 
 
-def _x(depth, w_0, w_a, w_m, group_width) -> RegNetArch:
-    return RegNetArch(depth, w_0, w_a, w_m, group_width)
-
-
-def _y(depth, w_0, w_a, w_m, group_width) -> RegNetArch:
-    return RegNetArch(depth, w_0, w_a, w_m, group_width, se_ratio=0.25)
+_x, _y = RegNetArch, partial(RegNetArch, se_ratio=0.25)
 
 
 # The paper's models (appendix, tables 5 and 6), as in pycls's configs/dds_baselines.
@@ -328,10 +317,9 @@ def list_archs(others: bool = False) -> list[str]:
 def suggest(name: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown name: the nearest of the `known` ones."""
     by_lower = {k.lower(): k for k in known}
-    nearest = difflib.get_close_matches(str(name).lower(), by_lower, n=3, cutoff=0.5)
-    if not nearest:
-        return f"known are {', '.join(by_lower.values())}"
-    return f"the nearest are {', '.join(by_lower[k] for k in nearest)}"
+    if nearest := difflib.get_close_matches(str(name).lower(), by_lower, n=3, cutoff=0.5):
+        return f"the nearest are {', '.join(by_lower[k] for k in nearest)}"
+    return f"known are {', '.join(by_lower.values())}"
 
 
 def arch_name(name: str) -> str:
@@ -388,8 +376,7 @@ def _from_parameters(parameters: Mapping) -> RegNetArch:
     for key in parameters:
         if key not in known:
             raise ValueError(f"unknown RegNet parameter {key!r}: {suggest(key, known)}")
-    required = ("depth", "w_0", "w_a", "w_m", "group_width")
-    if missing := [key for key in required if key not in parameters]:
+    if missing := [key for key in known[:5] if key not in parameters]:  # have no default
         raise ValueError(f"RegNet parameters are missing: {', '.join(missing)}")
     return RegNetArch(**parameters)
 

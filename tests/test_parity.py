@@ -100,7 +100,7 @@ def test_inference(row):
         hook.remove()
 
     body, fpn = list(seen["backbone"].values()), list(seen["fpn"].values())
-    for features, name in ((body, "backbone"), (fpn, "fpn")):
+    for features, name in ((body, "body"), (fpn, "fpn")):
         # RetinaNet's backbone returns no first stage.
         recorded = range(5 if name == "fpn" else 4)[-len(features) :]
         for level, index in zip(features, recorded):

@@ -40,7 +40,7 @@ class Mapped:
         pixel_mean, pixel_std: per channel in that order, on pixels of 0 to 255; an image is
             normalised as (pixel - mean) / std.
         stem: target name of the first convolution's weight.
-        body: the names are those of a backbone alone, to be loaded into any model that has one.
+        backbone: the names are a backbone's alone, to be loaded into any model that has one.
         classes: the names of a detector's classes, by index; empty where they are not known.
     """
 
@@ -53,7 +53,7 @@ class Mapped:
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
     stem: str = "stem.conv.weight"
-    body: bool = True
+    backbone: bool = True
     classes: tuple[str, ...] = ()
 
 

@@ -121,7 +121,14 @@ def convert(
         os.fspath(dst),
         mapped.classes,
     )
-    metadata = {
+    if not dry_run:
+        write(mapped.state, _metadata(report, mapped), dst)
+    return report
+
+
+def _metadata(report: Report, mapped: Mapped) -> dict[str, Any]:
+    """What the written file says of itself."""
+    return {
         "arch": report.arch,
         "source": report.source,
         "source_sha256": report.sha256,
@@ -129,13 +136,9 @@ def convert(
         "pixel_mean": list(report.pixel_mean),
         "pixel_std": list(report.pixel_std),
         # Detectron2 then finds a backbone's tensors inside any model that contains it.
-        "matching_heuristics": mapped.body,
+        "matching_heuristics": mapped.backbone,
+        **({"classes": list(mapped.classes)} if mapped.classes else {}),
     }
-    if mapped.classes:
-        metadata["classes"] = list(mapped.classes)
-    if not dry_run:
-        write(mapped.state, metadata, dst)
-    return report
 
 
 def convert_state(

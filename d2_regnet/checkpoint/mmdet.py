@@ -128,7 +128,7 @@ def convert(state: State, meta: Mapping[str, Any]) -> Mapped:
         stem=next(
             name for name in converted if name.endswith(("stem.conv.weight", "stem.conv1.weight"))
         ),
-        body=not kind,
+        backbone=not kind,
     )
 
 

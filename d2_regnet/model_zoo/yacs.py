@@ -147,7 +147,7 @@ def _matcher(node: DictConfig) -> dict:
 def _rcnn(model: DictConfig) -> dict:
     rpn, heads = model.proposal_generator, model.roi_heads
     box_head, predictor = _first(heads, "box_head"), _first(heads, "box_predictor")
-    settings = {
+    return {
         "PROPOSAL_GENERATOR": {
             "NAME": target_of(rpn).__name__,
             "MIN_SIZE": int(_get(rpn, "min_box_size")),
@@ -190,7 +190,13 @@ def _rcnn(model: DictConfig) -> dict:
             "CLS_AGNOSTIC_BBOX_REG": _get(predictor, "cls_agnostic_bbox_reg"),
             **_pooler(heads.box_pooler),
         },
+        **_optional_heads(heads),
     }
+
+
+def _optional_heads(heads: DictConfig) -> dict:
+    """What only a cascade, and only a model of masks, has."""
+    settings = {}
     if "box_predictors" in heads:
         settings["ROI_BOX_CASCADE_HEAD"] = {
             "BBOX_REG_WEIGHTS": [

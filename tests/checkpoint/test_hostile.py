@@ -39,7 +39,7 @@ def refused(tmp_path, capsys):
             torch.save(content, src, **options)
         before = sorted(os.listdir(tmp_path))
         with pytest.raises(SystemExit) as exit:
-            main("", argv=[str(src), str(dst), *arguments])
+            main([str(src), str(dst), *arguments])
         output = capsys.readouterr()
         assert exit.value.code == 2
         assert sorted(os.listdir(tmp_path)) == before
@@ -135,7 +135,7 @@ def test_not_a_checkpoint_at_all(refused, tmp_path, capsys):
     assert "no checkpoint" in refused(b"<html>404</html>")
     for src in (tmp_path, tmp_path / "absent.pth"):
         with pytest.raises(SystemExit) as exit:
-            main("", argv=[str(src), str(tmp_path / "dst.pth")])
+            main([str(src), str(tmp_path / "dst.pth")])
         assert exit.value.code == 2
         error = capsys.readouterr().err
         assert str(src) in error and error.count("\n") == 1

@@ -138,7 +138,7 @@ def test_every_tensor_of_every_kind_is_mapped_one_to_one(kind, backbone):
         for name in originals
     )
     source, found = convert_state(originals)
-    assert source == "mmdet" and not found.body
+    assert source == "mmdet" and not found.backbone
     archs = {"resnet": "r50", "resnext": "x101_32x4d"}
     assert found.arch == archs.get(backbone, "RegNetX-400MF")
     assert found.shapes == {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -177,7 +177,7 @@ def test_a_body_named_as_torchvisions_gives_the_same_features(name, groups, seed
     for dropped in ("fc.weight", "fc.bias"):
         del state[dropped]
     _, found = convert_state(state, source="mmdet")
-    assert found.body and found.input_format == "RGB"
+    assert found.backbone and found.input_format == "RGB"
     assert set(found.dropped) == {n for n in state if n.endswith("num_batches_tracked")}
     body = build_resnet(50, num_groups=groups, width_per_group=64 if groups == 1 else 4).eval()
     body.load_state_dict(found.state)
@@ -199,7 +199,7 @@ def test_bodies_alone():
         named |= {head + "weight": torch.zeros(9, 384), head + "bias": torch.zeros(9)}
         named[prefix + "bn1.num_batches_tracked"] = torch.tensor(3)
         source, found = convert_state(named)
-        assert source == "mmdet" and found.body and found.arch == "RegNetX-400MF"
+        assert source == "mmdet" and found.backbone and found.arch == "RegNetX-400MF"
         assert "s1.b1.f.a_bn.running_mean" in found.state and found.stem == "stem.conv.weight"
         assert found.input_format == "BGR"
         assert found.dropped == {

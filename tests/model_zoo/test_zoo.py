@@ -10,6 +10,7 @@ from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig
 
 from d2_regnet import list_archs, model_zoo
+from d2_regnet.model_zoo import zoo
 from d2_regnet.model_zoo.recipes import DETECTORS
 
 DATA = Path(__file__).parents[1] / "fixtures"
@@ -168,12 +169,12 @@ def test_composed_variants():
 @pytest.mark.parametrize("suffix", ["", ".yaml"])
 def test_get_loads_the_weights(suffix, monkeypatch, tmp_path):
     name = f"faster_rcnn_regnetx_400mf_fpn_3x{suffix}"
-    monkeypatch.setattr(model_zoo.SafeCheckpointer, "load", lambda self, path: path)
+    monkeypatch.setattr(zoo.SafeCheckpointer, "load", lambda self, path: path)
     untouched = model_zoo.get(name, device="cpu")
     weights = {key: torch.full_like(value, 0.5) for key, value in untouched.state_dict().items()}
     monkeypatch.undo()
     torch.save({"model": weights}, tmp_path / "weights.pth")
-    monkeypatch.setattr(model_zoo, "get_checkpoint_url", lambda name: str(tmp_path / "weights.pth"))
+    monkeypatch.setattr(zoo, "get_checkpoint_url", lambda name: str(tmp_path / "weights.pth"))
     model = model_zoo.get(name, trained=True, device="cpu")
     assert model.training
     assert type(model).__name__ == "GeneralizedRCNN"

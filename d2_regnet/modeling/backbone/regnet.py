@@ -44,25 +44,23 @@ def build_regnet(
             pass instead of stored; outputs, gradients and running statistics are the same.
         deform_stages: stages whose 3x3 convolutions become `ModulatedDeformConv`.
         fuse_conv_norm: compute a convolution and an EvalBN or FrozenBN after it as one (see
-            `modeling.conv_norm`), which is faster and keeps less for the backward pass. Names,
-            parameters and checkpoints are the same either way, and so are the answers up to
-            rounding.
+            `modeling.conv_norm`): faster, and less is kept for the backward pass. Names and
+            checkpoints stay the same, and the answers up to rounding.
 
     Returns:
         A Detectron2 `Backbone` from (N, in_channels, H, W) to a dict of features; feature `f` has
         the channels and the stride of `output_shape()[f]`.
 
     Raises:
-        ValueError: an unknown arch, norm or stage, a norm that does not fit the widths, or a
-            number that is out of range.
+        ValueError: an unknown arch, norm or stage, an unfit norm, or a number out of range.
     """
     arch = get_arch(arch)
     stages = [f"s{i}" for i, _ in enumerate(arch.stage_widths, start=1)]
-    if out_features is None:
-        out_features = stages
     if not isinstance(in_channels, int) or in_channels < 1:
         raise ValueError(f"in_channels must be a positive integer, not {in_channels!r}")
-    out_features = _known("out_features", out_features, ["stem", *stages])
+    out_features = _known(
+        "out_features", stages if out_features is None else out_features, ["stem", *stages]
+    )
     if not out_features:
         raise ValueError(f"out_features is empty: name at least one of stem, {', '.join(stages)}")
     if not isinstance(freeze_at, int) or not 0 <= freeze_at <= len(stages) + 1:
