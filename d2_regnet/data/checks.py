@@ -4,6 +4,7 @@ Pure functions: a COCO dict goes in, findings come out. `cleaning` makes another
 """
 
 import codecs
+import itertools
 import json
 from collections.abc import Iterator
 
@@ -89,35 +90,23 @@ def check_annotations(coco: dict) -> list[Finding]:
         findings.append(Finding(Kind.FORM_OF_BOXES, "annotations", 0, str(form)))
     masks = any(isinstance(a, dict) and a.get("segmentation") for a in annotations)
     ids = [a["id"] for a in annotations if isinstance(a, dict) and is_id(a.get("id"))]
-    first, unused = {}, max(ids, default=0)
-    used_images, used_categories = set(), set()
+    unused = itertools.count(max(ids, default=0) + 1)
+    first, used_images, used_categories = {}, set(), set()
     for index, annotation in enumerate(annotations):
-        for kind, detail, remedy in _annotation(annotation, sizes, categories, masks):
-            if form and kind in (Kind.BOX_EMPTY, Kind.BOX_OUTSIDE, Kind.BOX_BEYOND):
+        found = []
+        for problem in _annotation(annotation, sizes, categories, masks):
+            if form and problem[0] in (Kind.BOX_EMPTY, Kind.BOX_OUTSIDE, Kind.BOX_BEYOND):
                 continue  # a wrong form is not mended box by box
-            findings.append(
-                Finding(kind, "annotations", index, f"{where(annotation)}: {detail}", remedy)
-            )
-            if remedy == DROP:
+            found.append(problem)
+            if problem[2] == DROP:
                 break
         else:
             used_images.add(annotation["image_id"])
             used_categories.add(annotation["category_id"])
-            number = annotation.get("id")
-            same = first.setdefault(number, annotation) if is_id(number) else annotation
-            if not number or not is_id(number) or same is not annotation:
-                unused += 1
-                kind = Kind.ANNOTATION_0 if number == 0 else Kind.ANNOTATION_TWICE
-                twice = same is not annotation and same == annotation
-                findings.append(
-                    Finding(
-                        kind if is_id(number) else Kind.MALFORMED,
-                        "annotations",
-                        index,
-                        f"{where(annotation)}: its id",
-                        DROP if twice else {"id": unused},
-                    )
-                )
+            found += _id_of(annotation, first, unused)
+        for kind, detail, remedy in found:
+            detail = f"{where(annotation)}: {detail}"
+            findings.append(Finding(kind, "annotations", index, detail, remedy))
 
     dropped = {(f.section, f.index) for f in findings if f.remedy == DROP}
     for section, used, one, name, kind in (
@@ -132,6 +121,20 @@ def check_annotations(coco: dict) -> list[Finding]:
 
 
 Problem = tuple[Kind, str, str | dict | None]  # kind, detail, remedy
+
+
+def _id_of(annotation: dict, first: dict, unused: Iterator[int]) -> Iterator[Problem]:
+    """What is wrong with the id of an annotation that is kept, with the next unused number."""
+    number = annotation.get("id")
+    if not is_id(number):
+        yield Kind.MALFORMED, "its id", {"id": next(unused)}
+        return
+    same = first.setdefault(number, annotation)
+    if number == 0:
+        yield Kind.ANNOTATION_0, "its id", {"id": next(unused)}
+    elif same is not annotation:
+        remedy = DROP if same == annotation else {"id": next(unused)}
+        yield Kind.ANNOTATION_TWICE, "its id", remedy
 
 
 def _category(category, known: dict) -> Iterator[Problem]:

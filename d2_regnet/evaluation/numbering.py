@@ -55,8 +55,9 @@ def renumbered(truth: COCO, found: COCO, masks: bool = False) -> tuple[COCO, COC
                     "id": number,
                     "image_id": images[each["image_id"]],
                     "category_id": categories[each["category_id"]],
-                    "area": _area(each, by_id[each["image_id"]]),
                 }
+                # A detection's is loadRes's product, also where that is negative.
+                | ({} if "score" in each else {"area": _area(each, by_id[each["image_id"]])})
                 for number, each in enumerate(known, 1)
             ],
         )

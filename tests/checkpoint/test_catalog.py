@@ -7,6 +7,7 @@ whatever would go elsewhere meets a proxy that refuses at once.
 import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -61,7 +62,7 @@ def test_pycls_addresses(fixtures):
 def test_mmdet_addresses(fixtures, root):
     table = json.loads((fixtures / "table_rows.json").read_text())
     published = {row["mmdet_config"]: row["weights"] for row in table}
-    rows = json.loads((root / "d2_regnet" / "zoo.json").read_text())
+    rows = json.loads((root / "d2_regnet" / "model_zoo" / "zoo.json").read_text())
     rows = {name: row["config"] for name, row in rows.items() if row["source"] == "mmdet"}
     assert sorted(rows.values()) == sorted(published)
     for name, config in rows.items():
@@ -327,7 +328,7 @@ def test_two_processes_download_once(online, published, cache):
 
 def test_detectron2s_own_weights_are_used_as_they_are(mirror, cache):
     file = mirror / "model_final_b7fbab.pkl"
-    file.write_bytes(b"anything")
+    file.write_bytes(pickle.dumps({"model": {"w": np.zeros(2, np.float32)}}))
     name = "regnet://detectron2/mask_rcnn_regnetx_4.0gf_fpn_lsj_100ep"
     assert PathManager.get_local_path(name) == str(file)
     assert files(cache) == []
