@@ -77,3 +77,12 @@ def test_box_deltas_of_the_cascade_are_mmdetections():
 def test_unknown_input_format():
     with pytest.raises(ValueError, match="input_format must be BGR or RGB, not 'GBR'"):
         detectors.mask_rcnn(detectors.regnet("RegNetX-200MF"), input_format="GBR")
+
+
+@pytest.mark.parametrize("detector", ["mask_rcnn", "faster_rcnn", "cascade_mask_rcnn", "retinanet"])
+def test_the_backbone_node_is_left_as_it_is(detector):
+    node = detectors.regnet("RegNetX-400MF")
+    before = node.copy()
+    build = getattr(detectors, detector)
+    assert build(node) == build(node)
+    assert node == before

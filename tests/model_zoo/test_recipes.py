@@ -223,6 +223,10 @@ def test_options():
         (("mask_rcnn", "regnetx_200mf", "4x"), "unknown schedule '4x'"),
         (("mask_rcnn", "r50", "1x", {"deform_stages": ["s4"]}), "deform_stages is for RegNets"),
         (("mask_rcnn", "r50", "lsj_100ep", {"lr": 1.0}), "lsj_100ep is Detectron2's recipe"),
+        (
+            ("mask_rcnn", "RegNetX-4.0GF", "lsj_100ep", {"mask_format": "bitmask"}),
+            "instead of mask_format",
+        ),
         (("mask_rcnn", "r50", "1x", {"drops": [11, 8]}), "drops must be ascending"),
         (("mask_rcnn", "r50", "1x", {"input_format": "HSV"}), "unknown input_format 'HSV'"),
         (("mask_rcnn", "r50", "1x", {"resize": "big"}), "unknown resize 'big'"),
