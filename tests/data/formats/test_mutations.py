@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -82,8 +83,8 @@ def written(format, data):
                 if not lines or any(line.strip()[0] in NUMERIC for line in lines)
                 else None
             )
-        return text.count("<object>")
-    except (ValueError, KeyError, TypeError):
+        return len(ElementTree.fromstring(text).findall("object"))
+    except (ValueError, KeyError, TypeError, ElementTree.ParseError):
         return None
 
 
