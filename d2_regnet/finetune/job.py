@@ -310,7 +310,7 @@ def _describe(
         f"val       {tested.pictures} images, {tested.objects} objects: {tested.origin}",
         f"model     {model}" + ("" if adapt.has_masks(cfg) else ", boxes only"),
         f"weights   {weights or 'none'} ({known})",
-        f"images  {size}; {batch} a step (about {one / GIB:.1f} GiB each; {where}'s share is "
+        f"images    {size}; {batch} a step (about {one / GIB:.1f} GiB each; {where}'s share is "
         f"{memory / GIB:.0f} GiB)",
         f"schedule  {steps} steps, {steps * batch / shown:.1f} passes; learning rate "
         f"{cfg.optimizer.lr:.2g} after {warmup} steps of warm-up, then a cosine to a hundredth; "
