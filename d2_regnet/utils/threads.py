@@ -8,7 +8,7 @@ def spin_briefly() -> None:
 
     Only a default: `OMP_WAIT_POLICY` or `GOMP_SPINCOUNT` in the environment stay as they are. It
     has an effect before torch is loaded, and in processes started afterwards; see
-    docs/results/performance.md for what it is worth.
+    docs/guides/install.md.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
