@@ -10,6 +10,8 @@ import importlib.abc
 import importlib.util
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # Detectron2's module that keeps a registry -> ours that adds to it when it is imported.
 _MODULES = {
@@ -19,32 +21,41 @@ _MODULES = {
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Imports our module right after Detectron2's."""
+    """Imports Detectron2's modules without their deprecations, and ours right after theirs."""
 
     def __init__(self):
         self.waiting = dict(_MODULES)
+        self.found = set()
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname not in self.waiting:
+        if fullname.partition(".")[0] != "detectron2" or fullname in self.found:
             return None
-        ours = self.waiting.pop(fullname)
+        self.found.add(fullname)  # the search below comes by here again
         spec = importlib.util.find_spec(fullname)
         if spec is None or spec.loader is None:
             return spec
         execute = spec.loader.exec_module
 
         def execute_both(module):
-            execute(module)
-            _import(ours)
+            with _without_deprecations():
+                execute(module)
+            if fullname in self.waiting:
+                _import(self.waiting.pop(fullname))
 
         spec.loader.exec_module = execute_both
         return spec
 
 
-def _import(name: str) -> None:
+@contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """Hides what importing Detectron2 sets off, about which its user can do nothing."""
     with warnings.catch_warnings():
-        # Deprecations that importing Detectron2 sets off and its user can do nothing about.
         warnings.filterwarnings("ignore", category=FutureWarning)
+        yield
+
+
+def _import(name: str) -> None:
+    with _without_deprecations():
         importlib.import_module(name)
 
 
@@ -55,5 +66,4 @@ def register() -> None:
         if theirs in sys.modules:
             del finder.waiting[theirs]
             _import(ours)
-    if finder.waiting:
-        sys.meta_path.insert(0, finder)
+    sys.meta_path.insert(0, finder)
