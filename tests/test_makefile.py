@@ -24,7 +24,8 @@ def test_targets_run_modules_and_files_that_exist(root):
     recipes = "".join(make(root, "--dry-run", target) for target in targets)
     modules = set(re.findall(r"python -m (\S+)", recipes))
     assert modules >= {"examples.demo", "tests.reliability", "pytest"}
-    assert all(importlib.util.find_spec(module) for module in modules)
+    # `make docs` installs mkdocs itself.
+    assert all(importlib.util.find_spec(module) for module in modules - {"mkdocs"})
     scripts = set(re.findall(r"^(tools/\S+)", recipes, re.M))
     assert scripts and all(os.access(root / script, os.X_OK) for script in scripts)
 
