@@ -154,7 +154,9 @@ def convert_state(
     Args:
         state: the source's names and tensors.
         meta: what lay beside them in their file, see `reading.Checkpoint`.
-        source, arch, input_format: as in `convert`.
+        source: as in `convert`.
+        arch: as in `convert`.
+        input_format: as in `convert`.
 
     Returns:
         The name of the source, and what was made of it, checked against the real model.
@@ -173,7 +175,7 @@ def convert_state(
 
 
 def with_input_format(mapped: Mapped, input_format: str) -> Mapped:
-    """The same features of the same image, whose channels are given in another order."""
+    """The `mapped` weights for images in `input_format`: the same features of the same image."""
     if input_format == mapped.input_format:
         return mapped
     state = dict(mapped.state)

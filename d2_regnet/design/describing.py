@@ -48,7 +48,7 @@ def facts(arch: Stages, size: int | tuple[int, int] = 224, num_classes: int = 10
 
 
 def text(name: str, arch: Stages, size: int | tuple[int, int] = 224) -> str:
-    """`facts` as a title and a table: what each stage has, and its share of the costs."""
+    """`facts(arch, size)` as a table titled `name`: what each stage has, and its share of costs."""
     found = facts(arch, size)
     total = found["total"]
     parameters = ", ".join(f"{key} {_short(value)}" for key, value in found["parameters"].items())
@@ -64,7 +64,7 @@ def text(name: str, arch: Stages, size: int | tuple[int, int] = 224) -> str:
 
 
 def fit_error(arch: RegNetArch) -> float:
-    """How far the blocks' widths, quantized and fitted to groups, are from u_j = w_0 + w_a j.
+    """How far the widths of `arch`, quantized and fitted to groups, are from u_j = w_0 + w_a j.
 
     The mean over blocks of |log(width / u_j)|: 0.1 is a tenth. The paper's e_fit (section 3.3) is
     the mean log-ratio of a fitted line to the widths of a given network.
@@ -74,12 +74,12 @@ def fit_error(arch: RegNetArch) -> float:
 
 
 def block_widths(arch: Stages) -> np.ndarray:
-    """The width of every block in order: int, (blocks,)."""
+    """The width of every block of `arch`, in order: int, (blocks,)."""
     return np.repeat(arch.stage_widths, arch.stage_depths)
 
 
 def summary(archs: Sequence[Stages]) -> list[dict]:
-    """Least, median and largest of what the networks of a sample have and cost."""
+    """Least, median and largest of what the sampled `archs` have and cost."""
     costs = [arch.complexity() for arch in archs]
     columns = {
         "FLOPs (G)": [cost.flops / 1e9 for cost in costs],

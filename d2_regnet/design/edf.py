@@ -39,6 +39,7 @@ def band(
         errors: (n,).
         e: where, (m,).
         confidence: of each point by itself, in (0, 1).
+        seed: of the drawing.
 
     Returns:
         The lower and the upper bound, (m,) each.
@@ -51,7 +52,10 @@ def band(
 def mean_difference(
     first: Sequence[float], second: Sequence[float], *, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean error of `first` minus that of `second`, and its bootstrap interval (low, high)."""
+    """Mean error of `first` minus that of `second`, and its bootstrap interval (low, high).
+
+    `confidence` is the interval's, in (0, 1); `seed` is that of the drawing.
+    """
     first, second = (np.asarray(each, float) for each in (first, second))
     differences = _resampled(first, len(first), DRAWS, seed).mean(axis=1) - _resampled(
         second, len(second), DRAWS, seed + 1
@@ -70,6 +74,8 @@ def likely_best(
     Args:
         values: the property, such as the depth, (n,).
         errors: (n,).
+        confidence: of the bounds, in (0, 1).
+        seed: of the drawing.
 
     Returns:
         The median, and the bounds within which `confidence` of the draws lie.

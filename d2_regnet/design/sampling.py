@@ -32,13 +32,13 @@ class Space:
 
 
 def log_uniform(rng: RandomState, low: float, high: float, step: float) -> float:
-    """A multiple of `step` in [low, high], its logarithm uniform (pycls `log_uniform`)."""
+    """From `rng`, a multiple of `step` in [low, high], log-uniform (pycls `log_uniform`)."""
     below = low - min(step, low / 2)  # so that rounding up reaches `low` as often as it should
     return math.ceil(round(math.exp(rng.uniform(math.log(below), math.log(high))) / step, 9)) * step
 
 
 def power_of_two(rng: RandomState, low: int, high: int) -> int:
-    """A power of two in [low, high], all as likely (pycls `power2_uniform`)."""
+    """From `rng`, a power of two in [low, high], all as likely (pycls `power2_uniform`)."""
     return 2 ** int(rng.randint(int(math.log2(low)), int(math.log2(high)) + 1))
 
 
@@ -46,11 +46,11 @@ def draw_anynet(
     rng: RandomState, se_ratio: float, *, shared_b=False, shared_g=False, sort_w=False, sort_d=False
 ) -> AnyNetArch:
     """AnyNetX (section 3.2): 16 free numbers, d_i <= 16, w_i <= 1024, b_i in {1, 2, 4} and
-    g_i in {1, 2, 4, ..., 32}, each of them log-uniform.
+    g_i in {1, 2, 4, ..., 32}, each drawn log-uniformly from `rng`; all with one `se_ratio`.
 
-    Each option is one of the section's steps: B, one b for all stages; C, one g; D, widths that do
-    not shrink; E, depths that do not shrink. Sorting independent draws gives the distribution that
-    rejecting unsorted ones gives, without the waste.
+    Each option is one of the section's steps: B (`shared_b`), one b for all stages; C (`shared_g`),
+    one g; D (`sort_w`), widths that do not shrink; E (`sort_d`), depths that do not shrink. Sorting
+    independent draws gives the distribution that rejecting unsorted ones gives, without the waste.
     """
     depths = [int(log_uniform(rng, 1, 16, 1)) for _ in range(STAGES)]
     widths = [int(log_uniform(rng, 8, 1024, WIDTH_QUANTUM)) for _ in range(STAGES)]
@@ -74,7 +74,10 @@ def draw_anynet(
 
 
 def draw_regnet(rng: RandomState, se_ratio: float) -> RegNetArch:
-    """RegNet (section 3.3): d < 64, w_0, w_a < 256, 1.5 <= w_m <= 3, b and g as in AnyNetX."""
+    """RegNet (section 3.3): d < 64, w_0, w_a < 256, 1.5 <= w_m <= 3, b and g as in AnyNetX.
+
+    Drawn from `rng`, with the `se_ratio` given.
+    """
     return _four_stages(
         depth=int(rng.randint(STAGES, 64)),
         w_0=int(log_uniform(rng, 8, 248, WIDTH_QUANTUM)),
@@ -87,7 +90,10 @@ def draw_regnet(rng: RandomState, se_ratio: float) -> RegNetArch:
 
 
 def draw_constrained(rng: RandomState, se_ratio: float) -> RegNetArch:
-    """RegNetX (sections 4 and 5): b = 1, w_m >= 2, 12 <= d <= 28; g as pycls, in steps of 8."""
+    """RegNetX (sections 4 and 5): b = 1, w_m >= 2, 12 <= d <= 28; g as pycls, in steps of 8.
+
+    Drawn from `rng`, with the `se_ratio` given.
+    """
     return _four_stages(
         depth=int(rng.randint(12, 29)),
         w_0=int(log_uniform(rng, 8, 256, WIDTH_QUANTUM)),
@@ -110,7 +116,7 @@ def _four_stages(depth: int, w_0: int, w_a: float, w_m: float, **others) -> RegN
 
 
 def is_lean(arch: RegNetArch, cost: Complexity) -> bool:
-    """Parameters and activations are below the limits of section 4 (figure 12).
+    """Whether the `cost` of `arch` is below the limits of section 4 (figure 12).
 
     With F multiply-adds in units of 10^9: fewer than 3 + 5.5 F million parameters and than
     6.5 sqrt(F) million activations; the numbers are pycls's (`pycls/sweep/config.py`).

@@ -35,7 +35,8 @@ class FastCOCOEvaluator(COCOEvaluator):
     def __init__(self, *args, use_fast_impl: bool = True, **kwargs):
         """
         Args:
-            *args, **kwargs: as `COCOEvaluator`.
+            *args: as `COCOEvaluator`.
+            **kwargs: as `COCOEvaluator`.
             use_fast_impl: use faster-coco-eval.
         """
         super().__init__(*args, use_fast_impl=False, **kwargs)

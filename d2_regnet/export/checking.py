@@ -49,7 +49,7 @@ class Agreement:
 
 
 def agrees(results: Iterable[Agreement]) -> bool:
-    """Whether 98 of 100 detections are the same; False where nothing was found at all."""
+    """Whether `results` agree in 98 of 100 detections; False if nothing was found at all."""
     results = list(results)
     found = sum(max(each.eager, each.exported) for each in results)
     return found > 0 and sum(each.paired for each in results) >= PAIRED * found
@@ -75,7 +75,7 @@ def load(path: str | os.PathLike) -> tuple[Callable[[np.ndarray], dict[str, np.n
 def check(
     predictor: Predictor,
     path: str | os.PathLike,
-    pictures: Iterable[np.ndarray],
+    images: Iterable[np.ndarray],
     rounds: int = 3,
 ) -> Iterator[Agreement]:
     """Compares a file with the predictor that it was made from, image by image.
@@ -91,7 +91,7 @@ def check(
     def eager(picture):
         return predictor(picture, array_format="RGB").instances
 
-    for picture in pictures:
+    for picture in images:
         sides = {eager: [], run: []}
         answers = [side(picture) for side in sides]
         for _ in range(rounds):

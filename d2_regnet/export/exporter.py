@@ -90,7 +90,7 @@ class Export:
         }
 
     def write(self, path: str | os.PathLike) -> None:
-        """Traces the detector and writes the file, which appears only when it is whole.
+        """Traces the detector and writes `path`, which appears only when it is whole.
 
         Raises:
             ValueError: the format has no operation for something in the model; nothing is written.
@@ -205,7 +205,12 @@ def limits(model: nn.Module) -> tuple[float, int]:
 def set_limits(
     model: nn.Module, score_threshold: float | None = None, max_detections: int | None = None
 ) -> None:
-    """Changes a detector's `limits` in place; None leaves one as it is.
+    """Changes the `limits` of a detector in place; None leaves one as it is.
+
+    Args:
+        model: a detector.
+        score_threshold: the lowest score reported, from 0 to 1.
+        max_detections: of an image, at least 1.
 
     Raises:
         ValueError: a score that is not from 0 to 1, or less than one detection.

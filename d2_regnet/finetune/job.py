@@ -104,10 +104,16 @@ def prepare(
     """Reads the data, compares the weights, plans; writes nothing.
 
     Args:
-        train, val, format, unlabelled, crowds, val_share, seed: see `read_datasets`.
-        model: see `predict.find_model`; LazyConfigs only.
+        train: folder of images, and annotations; see `read_datasets`.
+        val: the same, to evaluate on; None takes a share of `train`.
+        model: see `inference.find_model`; LazyConfigs only.
         output: the run's folder, which must not hold another run.
         weights: a checkpoint, or "none"; by default the model's own.
+        format: of the annotations; recognised by default.
+        unlabelled: what to do with images without a label file; see `read_datasets`.
+        crowds: train on crowd regions too.
+        val_share: the share of `train` to evaluate on, in (0, 1), if `val` is None.
+        seed: of everything random.
         short_edge: see `adapt.set_data`.
         overrides: `key=value` of the planned config; rate and steps follow an overridden batch
             size.
@@ -185,7 +191,7 @@ def prepare(
 
 
 def resumed(output: str | os.PathLike, overrides: Sequence[str] = ()) -> Job:
-    """The job whose run is in the output folder, to be resumed.
+    """The job whose run is in the output folder, to be resumed with `overrides` of its config.
 
     Raises:
         FileNotFoundError: there is no run.

@@ -104,7 +104,7 @@ class Predictor:
         return list(self.metadata.thing_classes)
 
     def __call__(
-        self, pictures: Picture | Sequence[Picture], *, array_format: str | None = None
+        self, images: Picture | Sequence[Picture], *, array_format: str | None = None
     ) -> Prediction | list[Prediction]:
         """
         Args:
@@ -122,18 +122,18 @@ class Predictor:
             ValueError: an array of another kind, or no such order.
             OSError: a file that is missing or no image.
         """
-        if isinstance(pictures, Picture) or not isinstance(pictures, Iterable):
-            return next(self.stream([pictures], array_format=array_format))
-        return list(self.stream(pictures, array_format=array_format))
+        if isinstance(images, Picture) or not isinstance(images, Iterable):
+            return next(self.stream([images], array_format=array_format))
+        return list(self.stream(images, array_format=array_format))
 
     def stream(
-        self, pictures: Iterable[Picture], *, array_format: str | None = None
+        self, images: Iterable[Picture], *, array_format: str | None = None
     ) -> Iterator[Prediction]:
-        """As calling it, for any number of images: one prediction after the other."""
+        """As calling it with `images` and `array_format`, but one prediction after the other."""
         if array_format is not None and array_format not in _ORDERS:
             raise ValueError(f"array_format must be RGB or BGR, not {array_format!r}")
-        pictures = iter(pictures)
-        while batch := list(islice(pictures, self.batch_size)):
+        images = iter(images)
+        while batch := list(islice(images, self.batch_size)):
             yield from self._predict([self._read(each, array_format) for each in batch])
 
     def _read(self, picture: Picture, array_format: str | None) -> np.ndarray:

@@ -82,7 +82,10 @@ def load_config(path_or_name: str, overrides: Iterable[str] = ()) -> DictConfig:
 
 
 def find_config(path_or_name: str) -> str:
-    """The path of a config given by its path, its run's folder, or its name in a model zoo.
+    """The path of a config.
+
+    Args:
+        path_or_name: its path, its run's folder, or its name in a model zoo.
 
     Returns:
         The path; empty for a name of d2_regnet's model zoo that is composed and has no file.
@@ -138,7 +141,7 @@ def _read_arch(cfg: DictConfig) -> None:
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """`suggest`, but of many unlike names only their number."""
+    """`suggest` a `known` name for `name`; of many unlike ones only their number."""
     hint = suggest(name, known)
     if hint.startswith("the nearest") or 0 < len(known) <= 10:
         return hint

@@ -147,6 +147,8 @@ def get(name: str, trained: bool = False, device: str | None = None) -> torch.nn
     """A row's model in training mode, its weights loaded; the arguments of `get_config`.
 
     Args:
+        name: as in `get_config`.
+        trained: load the detector's published weights; else the backbone's alone.
         device: where to put it; by default the config's own, or the CPU where there is no GPU.
 
     Raises:

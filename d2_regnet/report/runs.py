@@ -103,7 +103,7 @@ def task_title(task: str) -> str:
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Reads several runs; those of equal folder names are called by their paths.
+    """Reads the runs in several `folders`; those of equal folder names are called by their paths.
 
     Raises:
         FileNotFoundError: there is no such folder, or no metrics.json in it.

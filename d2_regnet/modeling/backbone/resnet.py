@@ -31,8 +31,8 @@ def build_resnet(
     Args:
         depth: 50, 101 or 152 layers.
         in_channels: channels of the input image.
-        num_groups, width_per_group: groups of the 3x3 convolutions, and channels of each in res2;
-            32 and 4 are ResNeXt-32x4d.
+        num_groups: groups of the 3x3 convolutions; 32 for ResNeXt-32x4d.
+        width_per_group: channels of each group in res2; 4 for ResNeXt-32x4d.
         norm: what Detectron2's `get_norm` takes, or "EvalBN" (see `modeling.EvalBN`).
         freeze_at: how many stages are frozen: 1 is the stem, 2 the stem and `res2`, and so on.
         out_features: the stages whose output is returned.

@@ -18,7 +18,8 @@ class MaxIoUMatcher(Matcher):
     overlaps most. Of several objects with the same best box the last one has it.
 
     Args:
-        thresholds, labels: as in `Matcher`.
+        thresholds: as in `Matcher`.
+        labels: as in `Matcher`.
         min_low_quality_iou: IoU from which an object's best boxes match it; None is never.
         objects_appended: the last boxes are the objects themselves, in their order, as Detectron2's
             `add_ground_truth_to_proposals` leaves them. Each matches itself, also where objects
