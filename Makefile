@@ -10,7 +10,7 @@ WORKERS ?= 2
 export PYTHON
 # d2_regnet/utils/threads.py says why.
 ifndef OMP_WAIT_POLICY
-export GOMP_SPINCOUNT ?= 10000
+export GOMP_SPINCOUNT ?= 1000
 endif
 BIN := .venv/bin
 

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from detectron2.config import instantiate
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from PIL import Image
 
-from d2_regnet import build_regnet, model_zoo
+from d2_regnet import build_regnet, commands, model_zoo
 from d2_regnet.checkpoint import mmdet
 
 # What is added to a command so that it ends in seconds: little data, small images, no download.
@@ -44,7 +45,7 @@ SMALL_TRAINING = [
 
 def write_coco(folder: Path) -> None:
     """A COCO of one image a split, with COCO's own categories."""
-    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     box = [8, 8, 40, 32]
     polygon = [8, 8, 48, 8, 48, 40, 8, 40]
     person = {"id": 1, "image_id": 1, "category_id": 1, "bbox": box, "area": 1280, "iscrowd": 0}
@@ -52,7 +53,7 @@ def write_coco(folder: Path) -> None:
     categories = [{"id": c["id"], "name": c["name"]} for c in COCO_CATEGORIES if c["isthing"]]
     for split in ("train2017", "val2017"):
         (folder / split).mkdir(parents=True)
-        Image.fromarray(picture).save(folder / split / "1.jpg")
+        Image.fromarray(pixels).save(folder / split / "1.jpg")
         annotations = folder / "annotations" / f"instances_{split}.json"
         annotations.parent.mkdir(exist_ok=True)
         content = {
@@ -66,9 +67,9 @@ def write_coco(folder: Path) -> None:
 
 def write_published(folder: Path) -> None:
     """What a user has downloaded, with random weights: a backbone, two detectors."""
-    body = build_regnet("RegNetX-400MF", norm="BN").state_dict()
+    backbone = build_regnet("RegNetX-400MF", norm="BN").state_dict()
     head = {"head.fc.weight": torch.zeros(1000, 384), "head.fc.bias": torch.zeros(1000)}
-    torch.save({"model_state": body | head}, folder / "RegNetX-400MF_dds_8gpu.pyth")
+    torch.save({"model_state": backbone | head}, folder / "RegNetX-400MF_dds_8gpu.pyth")
 
     detector = model_zoo.get_config("mask_rcnn_regnetx_400mf_fpn_3x").model
     model = instantiate(detector).state_dict()
@@ -120,9 +121,14 @@ def shortened(command: str) -> str:
 
 
 def run_bash(code: str) -> None:
-    script = "\n".join(shortened(line) for line in code.splitlines())
-    done = subprocess.run(["bash", "-euc", script], capture_output=True, text=True)
-    assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    """Line by line; the installed command without a process of its own, to import once."""
+    for line in code.replace("\\\n", " ").splitlines():
+        command = shortened(line)
+        if command.startswith("d2-regnet "):
+            assert not commands.main(shlex.split(command, comments=True)[1:]), command
+        else:
+            done = subprocess.run(["bash", "-euc", command], capture_output=True, text=True)
+            assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
 def run_python(code: str) -> None:

@@ -11,4 +11,4 @@ def spin_briefly() -> None:
     docs/guides/install.md.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")

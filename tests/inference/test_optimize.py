@@ -42,26 +42,26 @@ def detector(request):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     """Two noisy images of different sizes, as a detector takes them."""
     rng = np.random.RandomState(0)
-    pictures = []
+    images = []
     for height, width in ((96, 160), (128, 96)):
         coarse = torch.from_numpy(rng.randint(0, 256, (3, height // 8, width // 8)))
         image = nn.functional.interpolate(coarse[None].float(), scale_factor=8)[0]
-        pictures.append({"image": image, "height": 2 * height, "width": 2 * width})
-    return pictures
+        images.append({"image": image, "height": 2 * height, "width": 2 * width})
+    return images
 
 
-def answers(model, pictures):
+def answers(model, images):
     with torch.no_grad():
-        return [each["instances"] for each in model(pictures)]
+        return [each["instances"] for each in model(images)]
 
 
-def test_same_detections_in_float32(detector, pictures):
+def test_same_detections_in_float32(detector, images):
     before = {name: value.clone() for name, value in detector.state_dict().items()}
     optimized = optimize_for_inference(detector)
-    for ours, plain in zip(answers(optimized, pictures), answers(detector, pictures)):
+    for ours, plain in zip(answers(optimized, images), answers(detector, images)):
         assert len(ours) == len(plain) >= 50
         # In any order: rounding may swap detections with all but equal scores.
         same = pairwise_iou(plain.pred_boxes, ours.pred_boxes) > 0.999
@@ -85,16 +85,20 @@ def test_norms_are_gone_and_weights_are_channels_last(detector):
     assert not optimized.training and not any(p.requires_grad for p in optimized.parameters())
 
 
-def test_low_precision_answers_are_float32_and_close(detector, pictures):
+def test_low_precision_answers_are_float32_and_close(detector, images):
     low = optimize_for_inference(detector, dtype=torch.bfloat16)
     assert low.backbone.fpn_output3.weight.dtype == torch.bfloat16
-    x = detector.preprocess_image(pictures).tensor
+    x = detector.preprocess_image(images).tensor
     with torch.no_grad():
         exact, rounded = detector.backbone(x), low.backbone(x)
     for name, value in exact.items():
         assert rounded[name].dtype == torch.bfloat16
         assert (rounded[name].float() - value).norm() < 0.03 * value.norm(), name
-    for instances in answers(low, pictures):
+    if hasattr(low, "proposal_generator"):  # few objects: some processors are slow in bfloat16
+        low.proposal_generator.post_nms_topk[False] = 50
+        low.roi_heads.box_predictor.test_topk_per_image = 5
+    for instances in answers(low, images[:1]):
+        assert len(instances)
         assert instances.scores.dtype == instances.pred_boxes.tensor.dtype == torch.float32
 
 
@@ -111,8 +115,8 @@ def test_compiled_for_all_sizes_after_the_first(detector):
     graphs = []
     for size in ((320, 320), (384, 288), (256, 416), (288, 288), (512, 256), (320, 448)):
         torch._dynamo.utils.counters.clear()
-        pictures = [{"image": torch.rand(3, *size) * 255}]
-        (ours,), (plain,) = answers(compiled, pictures), answers(optimized, pictures)
+        images = [{"image": torch.rand(3, *size) * 255}]
+        (ours,), (plain,) = answers(compiled, images), answers(optimized, images)
         torch.testing.assert_close(ours.scores, plain.scores, rtol=0, atol=1e-4)
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert graphs[0] > 0 and graphs[2:] == [0] * 4

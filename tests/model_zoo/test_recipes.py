@@ -174,11 +174,9 @@ def test_compositions_build(detector, schedule):
 def test_every_arch(detector):
     for arch in list_archs():
         with torch.device("meta"):
-            model = instantiate(recipe(detector, arch, "1x").model)
-        body = model.backbone.bottom_up
-        assert [shape.channels for shape in body.output_shape().values()] == list(
-            body.arch.stage_widths[-len(body.output_shape()) :]
-        )
+            backbone = instantiate(recipe(detector, arch, "1x").model.backbone).bottom_up
+        channels = [shape.channels for shape in backbone.output_shape().values()]
+        assert channels == list(backbone.arch.stage_widths[-len(channels) :])
 
 
 def test_custom_arch_is_trained_whole():
