@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from .loading import SafeCheckpointer, local_file
-from .reading import read
 
-__all__ = ["BACKBONE", "DETECTOR", "SCRATCH", "Fit", "load_fitting"]
+__all__ = ["BACKBONE", "DETECTOR", "SCRATCH", "Fit", "load_fitting", "same_names"]
 
 DETECTOR, BACKBONE, SCRATCH = "a trained detector", "a backbone alone", "random values"
 _SHOWN = 6
@@ -48,28 +47,62 @@ class Fit:
         text = f"{self.start}: {self.kept} of {self.total} tensors"
         return f"{text}; starting at random: {_some(self.anew)}" if self.anew else text
 
-    def check(self, weights: str, *, whole: bool, allow_missing: bool = False) -> None:
+    def check(
+        self,
+        weights: str,
+        *,
+        whole: bool,
+        allow_missing: bool | None = False,
+        classes: Sequence[str] = (),
+    ) -> tuple[str, ...]:
         """
         Args:
             weights: what the user calls them.
             whole: they are to be evaluated, so nothing may be missing; a training may begin with
                 a whole backbone.
-            allow_missing: anything may be.
+            allow_missing: anything may be, and differ; None: there is no flag to say so.
+            classes: the names of the data set's classes, in the model's order; empty if unknown.
+
+        Returns:
+            What a training may differ in, and its user should know: a sentence each.
 
         Raises:
-            ValueError: naming the layers that would stay at random values, or how the images
-                differ that these weights were trained on.
+            ValueError: naming the layers that would stay at random values, or how the images or
+                the classes differ that these weights were trained on.
         """
         lacking = self.anew if whole else self.backbone_lacks
         if lacking and not allow_missing:
             of = "the model" if whole else "its backbone"
+            only = " (it is only a backbone)" if self.start == BACKBONE and whole else ""
             raise ValueError(
                 f"{weights} has no values, or none of their shape, for {len(lacking)} layers of "
-                f"{of}, which would stay random: {_some(lacking)}. Give the weights of this "
-                "model and its number of classes, or pass --allow-missing"
+                f"{of}, which would stay random{only}: {_some(lacking)}. Give the weights of this "
+                "model and its number of classes"
+                + (", or pass --allow-missing" if allow_missing is False else "")
             )
-        if whole and self.contradictions and not allow_missing:
-            raise ValueError(f"{weights}: {'; '.join(self.contradictions)}")
+        differ, permuted = self._other_classes(classes)
+        said = self.contradictions + differ
+        if said and (whole or permuted) and not allow_missing:
+            raise ValueError(f"{weights}: {'; '.join(said if whole else differ)}")
+        return said
+
+    def _other_classes(self, classes: Sequence[str]) -> tuple[tuple[str, ...], bool]:
+        """How a data set's classes differ from the weights', and whether in order alone."""
+        if self.start != DETECTOR or len(classes) != len(self.classes):
+            return (), False  # another number: these layers begin anew, as in most fine-tunings
+        if same_names(classes, self.classes):
+            return (), False
+        permuted = same_names(*(sorted(names, key=_plain) for names in (classes, self.classes)))
+        pairs = enumerate(zip(classes, self.classes))
+        first = next(i for i, (one, other) in pairs if not same_names([one], [other]))
+        text = (
+            f"the weights' classes are {'those' if permuted else 'not those'} of the data set"
+            f"{' in another order' if permuted else ''}: class {first + 1} is "
+            f"{self.classes[first]!r} in the weights, and {classes[first]!r} in the data set"
+        )
+        order = ": give its categories ids in the weights' order, or use `d2-regnet finetune` or "
+        order += "`evaluate --data`, which go by the names"
+        return (text + (order if permuted else ""),), permuted
 
 
 def load_fitting(model: nn.Module, weights: str) -> Fit:
@@ -92,10 +125,10 @@ def load_fitting(model: nn.Module, weights: str) -> Fit:
         "train.init_checkpoint='')",
     )
     query = weights.partition("?")[2]
-    meta = read(path).meta
     checkpointer = SafeCheckpointer(model)
     with _quiet():
         checkpointer.load(f"{path}?{query}" if query else path, checkpointables=[])
+    meta = checkpointer.meta
     missing = set(checkpointer.incompatible.missing_keys)
     wanted = [n for n in model.state_dict() if not n.endswith("num_batches_tracked")]
     kept = [name for name in wanted if name not in missing]
@@ -107,7 +140,8 @@ def load_fitting(model: nn.Module, weights: str) -> Fit:
     body = _BOTTOM_UP if any(name.startswith(_BOTTOM_UP) for name in wanted) else "backbone."
     lacking = [n for n in wanted if n in missing and n.startswith(body) and not _MAY_LACK.search(n)]
     detector = any(not name.startswith("backbone.") for name in kept)
-    classes = meta.get("classes")
+    run = meta.get("run")
+    classes = meta.get("classes") or (run.get("classes") if isinstance(run, dict) else None)
     return Fit(
         DETECTOR if detector else BACKBONE,
         len(kept),
@@ -115,7 +149,7 @@ def load_fitting(model: nn.Module, weights: str) -> Fit:
         _layers(name for name in wanted if name in missing),
         _layers(lacking),
         tuple(_contradictions(model, meta)),
-        tuple(map(str, classes)) if isinstance(classes, Sequence) else (),
+        tuple(map(str, classes)) if isinstance(classes, list | tuple) else (),
     )
 
 
@@ -137,6 +171,16 @@ def _contradictions(model: nn.Module, meta: dict) -> Iterator[str]:
         if not torch.allclose(*both, rtol=0.01):
             numbers = f"[{', '.join(f'{value:g}' for value in said)}]"
             yield f"the weights were trained with {key} {numbers}: set model.{key} to it"
+
+
+def same_names(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two lists of class names are the same, however a tool writes them."""
+    return list(map(_plain, one)) == list(map(_plain, other))
+
+
+def _plain(name: str) -> str:
+    """A class's name, however the tools write it: "Traffic_light" is "traffic light"."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def _layers(names: Iterable[str]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Detectron2's checkpointer, of which no file runs code."""
 
 import os
+from types import MappingProxyType
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
@@ -17,9 +18,11 @@ class SafeCheckpointer(DetectionCheckpointer):
     Attributes:
         incompatible: what the last load has left out, on either side: `missing_keys`,
             `unexpected_keys`, `incorrect_shapes`.
+        meta: what lay beside the tensors in the last file read.
     """
 
     incompatible = None
+    meta = MappingProxyType({})
 
     def _load_file(self, filename: str) -> dict:
         if not filename.endswith((".pkl", ".pyth")):
@@ -40,6 +43,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _torch_load(self, f: str) -> dict:
         checkpoint = read(f)
+        self.meta = checkpoint.meta
         return {**checkpoint.meta, "model": checkpoint.state}
 
 

@@ -1,5 +1,6 @@
 """Finds faults in a data set, and writes a cleaned annotation file; see docs/guides/data.md."""
 
+import argparse
 import functools
 import json
 import os
@@ -11,10 +12,10 @@ from tqdm import tqdm
 import d2_regnet  # noqa: F401  registers its data sets
 from d2_regnet.data.before_training import dataset_names
 from d2_regnet.data.browsing import draw
-from d2_regnet.data.checks import check_annotations, read_coco
+from d2_regnet.data.checks import check_annotations
 from d2_regnet.data.cleaning import cleaned, crowd_as_objects
 from d2_regnet.data.findings import Finding, Kind
-from d2_regnet.data.formats import FORMATS, read_dataset
+from d2_regnet.data.formats import FORMATS, UNLABELLED, read_dataset
 from d2_regnet.data.image_checks import check_images
 from d2_regnet.data.registered import load_registered
 from d2_regnet.model_zoo.loading import load_any
@@ -58,7 +59,7 @@ def argument_parser() -> ToolParser:
         help="annotations of any format that `finetune` reads: COCO's file, or a folder",
     )
     parser.add_argument("--images", metavar="DIR", help="where the images of --json lie")
-    parser.add_argument("--format", choices=FORMATS, help="of --json (default: recognised)")
+    parser.add_formats("--json", FORMATS, UNLABELLED)
     parser.add_argument(
         "--crowd-as-objects", action="store_true", help="take crowd regions for objects (CVAT's)"
     )
@@ -78,13 +79,12 @@ def argument_parser() -> ToolParser:
     return parser
 
 
-def read_any(images: str, format: str | None, annotations: str) -> tuple[dict, str, str]:
+def read_any(args: argparse.Namespace, annotations: str) -> tuple[dict, str, str]:
     """As `load_registered`, of files; what the reader has left out is printed."""
-    if not os.path.isdir(annotations) and format in (None, "coco"):
-        return read_coco(annotations), images, annotations
-    coco, account = read_dataset(images, annotations, format)
-    print("\n".join([f"{annotations}: {line}" for line in account.lines()]), end="\n\n")
-    return coco, images, annotations
+    coco, account = read_dataset(args.images, annotations, args.format, unlabelled=args.unlabelled)
+    for line in account.lines():
+        print(f"{annotations}: {line}")
+    return coco, args.images, annotations
 
 
 def find_sources(args) -> dict[str, tuple]:
@@ -94,7 +94,7 @@ def find_sources(args) -> dict[str, tuple]:
             raise ValueError("--json needs --images, the folder of its images")
         if not os.path.isdir(args.images):
             raise FileNotFoundError(f"--images: there is no folder {args.images}")
-        return {args.json: (functools.partial(read_any, args.images, args.format), args.json)}
+        return {args.json: (functools.partial(read_any, args), args.json)}
     if args.dataset:
         return {args.dataset: (load_registered, args.dataset)}
     names = dataset_names(load_any(args.config_file, args.opts))

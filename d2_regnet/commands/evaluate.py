@@ -21,10 +21,13 @@ from detectron2.evaluation import inference_on_dataset
 from omegaconf import OmegaConf
 from tabulate import tabulate
 
+from d2_regnet.checkpoint.fitting import same_names
 from d2_regnet.data.checks import check_annotations
-from d2_regnet.data.formats import FORMATS, read_dataset
-from d2_regnet.data.image_checks import check_images
+from d2_regnet.data.findings import refuse_errors
+from d2_regnet.data.formats import FORMATS, UNLABELLED, read_dataset
+from d2_regnet.data.image_checks import refuse_unusable
 from d2_regnet.data.mapper import RobustMapper
+from d2_regnet.data.objects import nothing_usable, objects_of, with_categories
 from d2_regnet.data.shapes import register_named_shapes
 from d2_regnet.evaluation import FastCOCOEvaluator
 from d2_regnet.inference import Predictor, find_model
@@ -57,7 +60,7 @@ def argument_parser() -> argparse.ArgumentParser:
         help="folder of images; COCO's JSON file, or the folder of the annotations "
         "(default: the config's test data)",
     )
-    parser.add_argument("--format", choices=FORMATS, help="of --data (default: recognised)")
+    parser.add_formats("--data", FORMATS, UNLABELLED)
     parser.add_device()
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help=f"write {RESULTS} and {METRICS} there"
@@ -90,6 +93,20 @@ def own_data(cfg) -> list[str]:
     return names
 
 
+def check_names(name: str, classes: list[str]) -> None:
+    """
+    Raises:
+        ValueError: a data set has other classes than the model, or in another order.
+    """
+    own = MetadataCatalog.get(name).get("thing_classes") or classes
+    if not same_names(own, classes):
+        raise ValueError(
+            f"{name} has the classes {', '.join(own[:5])}, ..., and the weights have "
+            f"{', '.join(classes[:5])}, ...: evaluate its file with --data IMAGES ANN, which goes "
+            "by the names"
+        )
+
+
 def in_order_of(coco: dict, classes: list[str], origin: str) -> dict:
     """A COCO dict with the classes of a model, in its order; their ids then count from 1.
 
@@ -99,28 +116,11 @@ def in_order_of(coco: dict, classes: list[str], origin: str) -> dict:
     Raises:
         ValueError: it has a class that the model does not have, or two of one name.
     """
-    ordered = sorted(coco["categories"], key=lambda each: each["id"])
-    names = [each["name"] for each in ordered]
+    names = [each["name"] for each in sorted(coco["categories"], key=lambda each: each["id"])]
     if names == classes:
         return coco
-    unknown = [name for name in names if name not in classes]
-    if unknown or len(set(names)) < len(names):
-        what = (
-            f"{len(unknown)} of its {len(names)} classes are none of the model's: "
-            f"{', '.join(map(repr, unknown[:5]))}"
-            if unknown
-            else "two of its classes have the same name"
-        )
-        raise ValueError(
-            f"{origin}: {what}. The model has {len(classes)}: {', '.join(classes[:10])}"
-            f"{', ...' if len(classes) > 10 else ''}"
-        )
-    new = {each["id"]: classes.index(each["name"]) + 1 for each in ordered}
-    annotations = [
-        each | {"category_id": new[each["category_id"]]} for each in coco.get("annotations", [])
-    ]
     categories = [{"id": i, "name": name} for i, name in enumerate(classes, 1)]
-    return coco | {"categories": categories, "annotations": annotations}
+    return with_categories(coco, categories, origin, "the model")
 
 
 def register_data(args: argparse.Namespace, classes: list[str], folder: Path) -> str:
@@ -133,18 +133,12 @@ def register_data(args: argparse.Namespace, classes: list[str], folder: Path) ->
         ValueError, FileNotFoundError: what is wrong with it.
     """
     images, annotations = args.data
-    coco, account = read_dataset(images, annotations, args.format)
-    errors = [each for each in check_annotations(coco) if each.level == "error"]
-    if errors:
-        raise ValueError(
-            f"{annotations} has {len(errors)} error(s), the first: {errors[0].kind}: "
-            f"{errors[0].detail}; d2-regnet check-dataset lists them and writes a cleaned file"
-        )
-    if bad := check_images(coco["images"], images):
-        raise ValueError(
-            f"{annotations}: {len(bad)} of {len(coco['images'])} images cannot be used, the first: "
-            f"{bad[0].kind}: {bad[0].detail}"
-        )
+    coco, account = read_dataset(images, annotations, args.format, unlabelled=args.unlabelled)
+    remedy = "`d2-regnet check-dataset` lists them and writes a cleaned file"
+    refuse_errors(check_annotations(coco), annotations, remedy)
+    refuse_unusable(coco["images"], images, annotations)
+    if "annotations" in coco and not objects_of(coco):
+        raise ValueError(nothing_usable(coco, f"--data: {annotations}"))
     ordered = in_order_of(coco, classes, annotations)
     for line in account.lines():
         say(f"--data: {line}")
@@ -243,6 +237,8 @@ def main(argv: list[str] | None = None) -> int:
             predictor = Predictor(cfg, weights, device=args.device, dtype=DTYPES.get(args.dtype))
             names = names or [register_data(args, predictor.classes, Path(folder))]
             records = {n: get_detection_dataset_dicts(n, filter_empty=False) for n in names}
+            for name in names:
+                check_names(name, predictor.classes)
         for name, images in records.items():
             say(f"{args.model} with {weights} on {name}: {len(images)} images")
         if args.dry_run:

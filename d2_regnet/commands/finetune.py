@@ -42,13 +42,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--val-share", type=float, default=0.2, metavar="S", help="that share (%(default)s)"
     )
-    parser.add_argument("--format", choices=FORMATS, help="default: recognised")
-    parser.add_argument(
-        "--unlabelled",
-        choices=UNLABELLED,
-        help="images without a label file: leave them out, or take them as showing nothing "
-        "(default: skip, but empty for YOLO)",
-    )
+    parser.add_formats("--train and --val", FORMATS, UNLABELLED)
     parser.add_argument("--model", metavar="MODEL", help="a row's name, a LazyConfig, or a run")
     parser.add_argument(
         "--weights",

@@ -8,6 +8,7 @@ from pathlib import Path
 from d2_regnet.data.formats.account import Account
 from d2_regnet.inference import Predictor, find_model
 from d2_regnet.inference.inputs import Source, Stream, find_sources
+from d2_regnet.inference.listed import listed_sources, with_category_ids
 from d2_regnet.inference.outputs import CSV, JSON, check_targets
 from d2_regnet.inference.predictor import THRESHOLD
 from d2_regnet.inference.run import predict
@@ -24,6 +25,9 @@ People alone, with the model that a training left in output/mine:
 A video, four frames at a time in half precision; then the first camera, until Ctrl-C:
     $ %(prog)s --model NAME --batch-size 4 --dtype float16 clip.mp4 --output found
     $ %(prog)s --model NAME 0 --output found
+
+The images of a COCO file, under its ids, so that pycocotools can score the predictions:
+    $ %(prog)s --model output/mine --data val/ val.json --threshold 0 --output found
 """
 _EXIT_CODES = (
     "Exit codes: 0, done; 1, failed, or some inputs could not be read (they are listed, the "
@@ -41,9 +45,16 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "inputs",
-        nargs="+",
+        nargs="*",
         metavar="INPUT",
         help="an image, a folder, a glob, a video, an address (http, rtsp), or a camera's number",
+    )
+    parser.add_argument(
+        "--data",
+        nargs=2,
+        metavar=("IMAGES", "ANN"),
+        help="in their place: the images that a COCO file lists, whose image and category ids "
+        f"{JSON} then has",
     )
     parser.add_model()
     parser.add_argument(
@@ -76,13 +87,23 @@ def describe(sources: list[Source], args: argparse.Namespace) -> str:
     return "\n".join([f"{len(sources)} input(s) would be read:", *lines])
 
 
-def prepare(args: argparse.Namespace) -> list[Source]:
-    """Everything that can be known to be wrong before the model is built."""
+def prepare(args: argparse.Namespace) -> tuple[list[Source], list[dict]]:
+    """Everything that can be known to be wrong before the model is built.
+
+    Returns:
+        What to predict on, and the categories of `--data`.
+    """
     if args.max_frames is not None and args.max_frames < 1:
         raise ValueError(f"--max-frames must be at least 1, not {args.max_frames}")
-    account = Account()
-    sources = find_sources(args.inputs, args.output, account)
-    for line in account.lines():
+    if args.data and args.inputs:
+        raise ValueError(f"--data names the images: {args.inputs[0]} cannot be predicted as well")
+    account, categories = Account(), []
+    if args.data:
+        sources, categories, lines = listed_sources(*args.data, args.output)
+    else:
+        sources = find_sources(args.inputs, args.output, account)
+        lines = account.lines()
+    for line in lines:
         say(line)
     check_targets([] if args.no_drawings else sources, args.output, args.overwrite)
     for source in sources:
@@ -90,7 +111,7 @@ def prepare(args: argparse.Namespace) -> list[Source]:
             source.open()
     if not any(not s.local or Path(s.name).is_file() for s in sources):
         raise FileNotFoundError(f"there is no file {sources[0].name}")
-    return sources
+    return sources, categories
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -100,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
         for name in ("fvcore", "torch"):
             logging.getLogger(name).setLevel(logging.ERROR)
     with bad_input(args.verbose):
-        sources = prepare(args)
+        sources, categories = prepare(args)
         cfg, weights = find_model(args.model, args.weights)
         if args.dry_run:
             print(describe(sources, args))
@@ -114,6 +135,8 @@ def main(argv: list[str] | None = None) -> int:
             device=args.device,
             dtype=DTYPES.get(args.dtype),
         )
+        if args.data:
+            predictor.metadata = with_category_ids(predictor.metadata, categories, args.data[1])
     with failure(args.verbose):
         results, unread = predict(
             predictor,

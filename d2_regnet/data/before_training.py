@@ -5,13 +5,14 @@ from collections import Counter
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
 from .checks import check_annotations, is_plain
-from .findings import Finding
+from .findings import Finding, refuse_errors
 from .image_checks import check_images, missing_images
-from .registered import Uncheckable, load_registered
+from .objects import nothing_usable, objects_of
+from .registered import Uncheckable, known_classes, load_registered
 
 __all__ = ["check_before_training", "dataset_names"]
 
@@ -80,7 +81,7 @@ def dataset_names(cfg: DictConfig | CfgNode) -> dict[str, list[str]]:
     }
 
 
-def check_before_training(cfg: DictConfig | CfgNode, *, eval_only: bool = False) -> None:
+def check_before_training(cfg: DictConfig | CfgNode, *, eval_only: bool = False) -> list[str]:
     """The part of the checks that is cheap: all annotations, whether all images are there, and the
     headers of some.
 
@@ -90,6 +91,9 @@ def check_before_training(cfg: DictConfig | CfgNode, *, eval_only: bool = False)
         cfg: a config of either kind, see `dataset_names`.
         eval_only: leave out those that are trained on.
 
+    Returns:
+        The names of the classes, in the model's order; empty where no data set says them.
+
     Raises:
         ValueError: naming the data set, the number of errors and an example: annotations or images
             that would stop the training or the evaluation, nothing to train on or to evaluate on,
@@ -98,7 +102,7 @@ def check_before_training(cfg: DictConfig | CfgNode, *, eval_only: bool = False)
         FileNotFoundError: a data set's JSON file does not exist.
     """
     names, expected = dataset_names(cfg), _Expected.of(cfg)
-    learnt = _named_classes(names["train"]) if eval_only else None
+    learnt = known_classes(names["train"]) if eval_only else ("", [])
     for part in ("test",) if eval_only else ("train", "test"):
         for name in names[part]:
             try:
@@ -109,21 +113,13 @@ def check_before_training(cfg: DictConfig | CfgNode, *, eval_only: bool = False)
             if path:
                 _check_encoding(name, path)
             _report(name, check_annotations(coco))
-            objects = _objects(coco)
+            objects = objects_of(coco)
             _check_images(name, coco["images"], folder, _may_be_skipped(cfg, coco, objects, part))
             _check_classes(expected, name, len(coco["categories"]), part)
             if MetadataCatalog.get(name).get("thing_classes") or path:
                 learnt = _check_names(name, coco, learnt)
             _check_targets(expected, name, coco, objects, part)
-
-
-def _named_classes(names: list[str]) -> tuple[str, list[str]] | None:
-    """The first of some data sets whose classes are known without its file, and these."""
-    for name in names:
-        known = MetadataCatalog.get(name).get("thing_classes") if name in DatasetCatalog else None
-        if known:
-            return name, list(known)
-    return None
+    return learnt[1]
 
 
 def _check_encoding(name: str, path: str) -> None:
@@ -135,24 +131,9 @@ def _check_encoding(name: str, path: str) -> None:
         )
 
 
-def _objects(coco: dict) -> list[dict]:
-    """What is trained on and evaluated: annotations of images that there are, without crowds."""
-    images = {each["id"] for each in coco["images"]}
-    return [
-        each
-        for each in coco.get("annotations", [])
-        if not each.get("iscrowd") and each["image_id"] in images
-    ]
-
-
 def _report(name: str, findings: list[Finding]) -> None:
-    errors = [f for f in findings if f.level == "error"]
-    if errors:
-        raise ValueError(
-            f"data set {name} has {len(errors)} error(s), the first: {errors[0].kind}: "
-            f"{errors[0].detail}. List them with `d2-regnet check-dataset --dataset {name}`; "
-            "--fix-to NEW.json writes a cleaned file"
-        )
+    remedy = f"List them with `d2-regnet check-dataset --dataset {name}`; --fix-to NEW.json writes "
+    refuse_errors(findings, f"data set {name}", f"{remedy}a cleaned file")
     counts = Counter(f.kind for f in findings if f.level == "warning")
     examples = {f.kind: f.detail for f in reversed(findings)}
     for kind, count in counts.items():
@@ -194,14 +175,12 @@ def _check_images(name: str, images: list[dict], folder: str, allowed: int) -> N
     logger.warning("data set %s: %s, such as %s", name, counts, first)
 
 
-def _check_names(
-    name: str, coco: dict, learnt: tuple[str, list[str]] | None
-) -> tuple[str, list[str]]:
+def _check_names(name: str, coco: dict, learnt: tuple[str, list[str]]) -> tuple[str, list[str]]:
     """That the classes are those of the first data set, in the order of their ids: the model knows
     them by their place in it."""
     own = [each["name"] for each in sorted(coco["categories"], key=lambda each: each["id"])]
     said = MetadataCatalog.get(name).get("thing_classes") or own
-    for other, classes in (("its registration", list(said)), learnt or (name, own)):
+    for other, classes in (("its registration", list(said)), learnt):
         # One may have fewer, at the end: `_check_classes` says so.
         differs = [i for i, pair in enumerate(zip(own, classes)) if pair[0] != pair[1]]
         if differs:
@@ -211,7 +190,7 @@ def _check_names(
                 f"{own[differs[0]]!r}, and {classes[differs[0]]!r} there. Give its categories the "
                 "same names, and ids in the same order"
             )
-    return learnt or (name, own)
+    return learnt if learnt[1] else (name, own)
 
 
 def _check_classes(expected: _Expected, name: str, classes: int, part: str) -> None:
@@ -231,18 +210,8 @@ def _check_targets(
     """That there is something to learn from or to find, with the masks that the config expects."""
     if part == "test" and "annotations" not in coco:
         return  # such as COCO's test2017: predictions are written, and not evaluated
-    crowds = len(coco.get("annotations", []))
-    if part == "test" and not crowds:
-        logger.warning("data set %s has no annotations: its AP will be nan", name)
-        return
     if not objects:
-        raise ValueError(
-            f"data set {name}: all {crowds} annotations are crowd regions (iscrowd 1) or of no "
-            "image, of which nothing is learnt or evaluated. Where they are objects, as in CVAT's "
-            "exports, `d2-regnet check-dataset --crowd-as-objects --fix-to NEW.json` says so"
-            if crowds
-            else f"data set {name} has no annotations, so nothing to train on"
-        )
+        raise ValueError(nothing_usable(coco, f"data set {name}"))
     if expected.masks is None:
         return
     masks = [each.get("segmentation") for each in objects]

@@ -12,6 +12,7 @@ from PIL import Image
 from d2_regnet.utils.drawing import draw_instances, from_annotations
 from d2_regnet.utils.files import whole_file
 
+from .checks import mask_problems
 from .images import read_image
 from .masks import extent
 
@@ -79,10 +80,8 @@ def draw(coco: dict, folder: str, target: str | os.PathLike) -> None:
         except (OSError, ValueError) as error:
             shown.append(f"<p>{html.escape(f'{title}: {error}')}</p>")
             continue
-        found = from_annotations(
-            [_record(each, places) for each in by_image.get(image["id"], [])],
-            pixels.shape[:2],
-        )
+        records = [_record(each, places, size[::-1]) for each in by_image.get(image["id"], [])]
+        found = from_annotations(records, pixels.shape[:2])
         with whole_file(target / name) as file:
             Image.fromarray(draw_instances(pixels, found, metadata)).save(file, "JPEG", quality=90)
         shown.append(f'<figure><img src="{name}"><figcaption>{html.escape(title)}</figcaption>')
@@ -90,15 +89,16 @@ def draw(coco: dict, folder: str, target: str | os.PathLike) -> None:
         file.write(_page(coco, shown).encode())
 
 
-def _record(annotation: dict, places: dict[int, int]) -> dict:
-    """In Detectron2's dataset format; a mask that is none is left out."""
+def _record(annotation: dict, places: dict[int, int], size: tuple[int, int]) -> dict:
+    """In Detectron2's dataset format; a mask that is not sound is left out."""
     record = {
         "bbox": annotation["bbox"],
         "bbox_mode": BoxMode.XYWH_ABS,
         "category_id": places[annotation["category_id"]],
     }
     mask = annotation.get("segmentation")
-    return record | ({"segmentation": mask} if mask and extent(mask) else {})
+    sound = mask and extent(mask) and not list(mask_problems(mask, *size))
+    return record | ({"segmentation": mask} if sound else {})
 
 
 def _page(coco: dict, shown: list[str]) -> str:

@@ -15,7 +15,14 @@ from .boxes import Form, form_of_boxes
 from .findings import DROP, Finding, Kind, is_id, is_number, short, where
 from .masks import area, extent, polygon_problem, run_lengths
 
-__all__ = ["SECTIONS", "check_annotations", "image_problems", "is_plain", "read_coco"]
+__all__ = [
+    "SECTIONS",
+    "check_annotations",
+    "image_problems",
+    "is_plain",
+    "mask_problems",
+    "read_coco",
+]
 
 SECTIONS = ("categories", "images", "annotations")
 _WITHOUT_MASK = {"segmentation": None}  # the box is sound without it
@@ -193,8 +200,8 @@ def _annotation(a, sizes: dict, categories: dict, masks: bool) -> Iterator[Probl
         yield Kind.NO_IMAGE, f"image {short(a['image_id'])}", DROP
         return
     segmentation, box = a.get("segmentation"), a.get("bbox")
-    problems = [*_segmentation(segmentation, *size)] if segmentation else []
-    inside = None if any(p[2] == _WITHOUT_MASK for p in problems) else _within(segmentation, *size)
+    problems = [*mask_problems(segmentation, *size)] if segmentation else []
+    inside = _within(problems[0][2]["segmentation"] if problems else segmentation, *size)
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
         detail = f"bbox is not four numbers: {short(box)}"
         yield Kind.MALFORMED, detail, {"bbox": _sized(inside)} if _sound(inside) else DROP
@@ -249,9 +256,10 @@ def _box(box: list, width: float, height: float, inside) -> Iterator[Problem]:
         yield Kind.BOX_BEYOND, detail, {"bbox": [left, top, right - left, bottom - top]}
 
 
-def _segmentation(segmentation, width: float, height: float) -> Iterator[Problem]:
+def mask_problems(segmentation, width: float, height: float) -> Iterator[Problem]:
+    """At most one problem of a mask that there is; its remedy says what of it is sound."""
     if isinstance(segmentation, list):
-        problems = [polygon_problem(polygon) for polygon in segmentation]
+        problems = [polygon_problem(polygon, (width, height)) for polygon in segmentation]
         kept = [polygon for polygon, bad in zip(segmentation, problems) if not bad]
         if len(kept) < len(segmentation):
             index, kind = next((i, bad) for i, bad in enumerate(problems) if bad)

@@ -1,9 +1,10 @@
 """What can be found in a data set: the kinds, and one finding."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["DROP", "Finding", "Kind"]
+__all__ = ["DROP", "Finding", "Kind", "refuse_errors"]
 
 DROP = "drop"
 
@@ -35,6 +36,7 @@ class Kind(StrEnum):
     RLE_SIZE = "RLE of a wrong size", "error"
     RLE_BROKEN = "broken RLE", "error"
     POLYGON = "malformed polygon", "error"
+    POLYGON_FAR = "polygon far beyond the image", "error"
     IMAGE_MISSING = "missing image", "error"
     IMAGE_UNREADABLE = "unreadable image", "error"
     IMAGE_SIZE = "size contradicts the annotations", "error"
@@ -75,6 +77,19 @@ class Finding:
     @property
     def level(self) -> str:
         return self.kind.level
+
+
+def refuse_errors(findings: Iterable[Finding], of: str, remedy: str) -> None:
+    """
+    Raises:
+        ValueError: there are errors among them: their number, the first, and the remedy.
+    """
+    errors = [each for each in findings if each.level == "error"]
+    if errors:
+        raise ValueError(
+            f"{of} has {len(errors)} error(s), the first: {errors[0].kind}: {errors[0].detail}. "
+            + remedy
+        )
 
 
 def is_number(value) -> bool:

@@ -8,7 +8,7 @@ from .checks import image_problems
 from .findings import DROP, Finding, Kind
 from .images import read_header, read_image
 
-__all__ = ["check_images", "missing_images"]
+__all__ = ["check_images", "missing_images", "refuse_unusable"]
 
 
 def missing_images(images: list[dict], folder: str) -> list[str]:
@@ -67,6 +67,18 @@ def check_images(
         return [f for f in progress(pool.map(look, jobs)) if f is not None]
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for all images
+
+
+def refuse_unusable(images: list[dict], folder: str, of: str) -> None:
+    """
+    Raises:
+        ValueError: some of the images cannot be used: how many, and the first.
+    """
+    if bad := check_images(images, folder):
+        raise ValueError(
+            f"{of}: {len(bad)} of {len(images)} images cannot be used, the first: {bad[0].kind}: "
+            f"{bad[0].detail}"
+        )
 
 
 def _look_at(image: dict, folder: str, decode: bool) -> Iterator[tuple[Kind, str]]:

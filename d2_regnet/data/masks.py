@@ -1,23 +1,33 @@
 """COCO's masks, polygons and run lengths: what is wrong with them, and what they measure."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from .findings import Kind, is_id
 
-__all__ = ["area", "extent", "polygon_problem", "run_lengths"]
+__all__ = ["FAR", "area", "extent", "polygon_problem", "run_lengths"]
+
+FAR = 10  # times the image's size: pycocotools takes memory for all between, until it crashes
 
 
-def polygon_problem(polygon) -> Kind | None:
-    """A kind of finding; None where there is nothing wrong with it."""
+def polygon_problem(polygon, size: Sequence[float] = (math.inf,)) -> Kind | None:
+    """A kind of finding; None where there is nothing wrong with it.
+
+    Args:
+        size: of the image, in pixels; unknown by default.
+    """
     try:
         # The sum shows what is no number, and is not finite where any number is not.
         if len(polygon) % 2 or not math.isfinite(sum(polygon)):
             return Kind.POLYGON
     except (TypeError, OverflowError):
         return Kind.POLYGON
-    return None if len(polygon) >= 6 else Kind.POLYGON_SHORT
+    if len(polygon) < 6:
+        return Kind.POLYGON_SHORT
+    far = FAR * max(size)
+    return Kind.POLYGON_FAR if max(polygon) > far or min(polygon) < -far else None
 
 
 def run_lengths(counts) -> list[int] | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -13,12 +14,7 @@ from d2_regnet.archs import suggest
 
 from .checks import read_coco
 
-__all__ = [
-    "Uncheckable",
-    "load_registered",
-    "register_described",
-    "to_coco",
-]
+__all__ = ["Uncheckable", "known_classes", "load_registered", "register_described", "to_coco"]
 
 
 class Uncheckable(ValueError):
@@ -53,6 +49,16 @@ def register_described(cfg: DictConfig) -> None:
                 each.id: index for index, each in enumerate(categories)
             }
         register_coco_instances(name, known, node.json_file, node.image_root)
+
+
+def known_classes(names: str | Sequence[str] | None) -> tuple[str, list[str]]:
+    """The first of some data sets whose classes are known without its file, and their names, in the
+    model's order; both empty if there is none."""
+    for name in [names] if isinstance(names, str) else names or []:
+        known = MetadataCatalog.get(name).get("thing_classes") if name in DatasetCatalog else None
+        if known:
+            return name, list(known)
+    return "", []
 
 
 def load_registered(name: str) -> tuple[dict, str, str | None]:

@@ -5,7 +5,7 @@ import copy
 import logging
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -85,7 +85,7 @@ def check_config(
     state = resumable_state(newest, RunRecord(cfg)) if newest and not eval_only else None
     if lazy:
         _check_datasets(cfg.dataloader.test if eval_only else cfg.dataloader)
-    check_before_training(cfg, eval_only=eval_only)
+    classes = check_before_training(cfg, eval_only=eval_only)
     weights = newest or _weights(cfg, eval_only)
     if lazy and not eval_only:
         check_memory(cfg, cfg.train.device, processes)
@@ -93,7 +93,7 @@ def check_config(
     if state:
         check_same_shapes(state, model)
     elif weights:  # the last, as it may take long
-        _check_fit(model, weights, eval_only, allow_missing)
+        _check_fit(model, weights, eval_only, allow_missing, classes)
     return model
 
 
@@ -253,17 +253,23 @@ def _weights(cfg: DictConfig | CfgNode, eval_only: bool) -> str:
     return weights
 
 
-def _check_fit(model: torch.nn.Module, weights: str, eval_only: bool, allow_missing: bool) -> None:
+def _check_fit(
+    model: torch.nn.Module,
+    weights: str,
+    eval_only: bool,
+    allow_missing: bool,
+    classes: Sequence[str],
+) -> None:
     """Loads weights into the model, and says what of them is taken.
 
     Raises:
         ValueError, FileNotFoundError: of `load_fitting` and `Fit.check`.
     """
     fit = load_fitting(model, weights)
-    fit.check(weights, whole=eval_only, allow_missing=allow_missing)
+    said = fit.check(weights, whole=eval_only, allow_missing=allow_missing, classes=classes)
     logger.info("Weights of %s: %s", weights, fit)
-    for contradiction in fit.contradictions:
-        logger.warning("%s: %s", weights, contradiction)
+    for difference in said:
+        logger.warning("%s: %s", weights, difference)
 
 
 def resumable_state(path: str, record: RunRecord) -> dict[str, torch.Tensor]:

@@ -1,12 +1,14 @@
 """What a resumed run must have in common with the one it continues, kept in its checkpoints."""
 
 from collections.abc import Mapping
+from textwrap import shorten
 
 import torch
 from detectron2.config import CfgNode
 from omegaconf import DictConfig
 
-from d2_regnet.model_zoo.settings import select
+from d2_regnet.data.registered import known_classes
+from d2_regnet.model_zoo.settings import key_of, select
 
 __all__ = ["RunRecord", "check_same_shapes"]
 
@@ -30,7 +32,8 @@ _REMEDY = (
 
 
 class RunRecord:
-    """A checkpointable: the arch, the classes, the training data sets and the batch size.
+    """A checkpointable: the arch, the classes with their names, the training data sets and the
+    batch size.
 
     What it leaves out may change from one start to the next: the length of the training, the
     learning rate, the periods, the workers. The rest of the architecture shows in the shapes of
@@ -39,12 +42,14 @@ class RunRecord:
 
     def __init__(self, cfg: DictConfig | CfgNode):
         keys = _YACS_KEYS if isinstance(cfg, CfgNode) else _LAZY_KEYS
+        self._training_data = key_of(cfg, "training data")
         found = {key: select(cfg, key) for key in keys}
         # Numbers, strings and lists, which every reader of a checkpoint takes.
         self._values = {key: value for key, value in found.items() if value is not None}
 
     def state_dict(self) -> dict:
-        return dict(self._values)
+        _, classes = known_classes(self._values.get(self._training_data))
+        return self._values | ({"classes": classes} if classes else {})
 
     def load_state_dict(self, state: Mapping) -> None:
         """Compares with the record of a checkpoint; keys that only one of them has do not count.
@@ -53,8 +58,8 @@ class RunRecord:
             ValueError: naming the differences.
         """
         differences = [
-            f"{key} was {state[key]} and is {value}"
-            for key, value in self._values.items()
+            f"{key} was {shorten(str(state[key]), 300)} and is {shorten(str(value), 300)}"
+            for key, value in self.state_dict().items()
             if key in state and state[key] != value
         ]
         if differences:

@@ -50,7 +50,11 @@ def renumbered(truth: COCO, found: COCO, masks: bool = False) -> tuple[COCO, COC
             [
                 {"iscrowd": 0}
                 | each
-                | (_ignored(each) if masks and not each.get("segmentation") else {})
+                | (
+                    _ignored(each["bbox"], by_id[each["image_id"]])
+                    if masks and not each.get("segmentation")
+                    else {}
+                )
                 | {
                     "id": number,
                     "image_id": images[each["image_id"]],
@@ -77,9 +81,12 @@ def _numbers(entries: list[dict], what: str) -> dict:
         raise ValueError(f"the {what} ids are of several types: {error}") from error
 
 
-def _ignored(annotation: dict) -> dict:
-    x, y, w, h = annotation["bbox"]
-    return {"iscrowd": 1, "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]]}
+def _ignored(box: list, image: dict) -> dict:
+    x0, y0, w, h = box
+    # Within the image: pycocotools takes memory for all that is beyond.
+    x0, x1 = (min(max(x, 0), image["width"]) for x in (x0, x0 + w))
+    y0, y1 = (min(max(y, 0), image["height"]) for y in (y0, y0 + h))
+    return {"iscrowd": 1, "segmentation": [[x0, y0, x1, y0, x1, y1, x0, y1]]}
 
 
 def _whole(image: dict) -> dict:

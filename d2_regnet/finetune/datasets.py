@@ -9,9 +9,10 @@ from statistics import median
 
 from d2_regnet.data.checks import check_annotations, is_plain
 from d2_regnet.data.cleaning import cleaned, crowd_as_objects
-from d2_regnet.data.findings import DROP, Finding, Kind
+from d2_regnet.data.findings import DROP, Finding, Kind, refuse_errors
 from d2_regnet.data.formats import read_dataset
 from d2_regnet.data.image_checks import check_images
+from d2_regnet.data.objects import nothing_usable, objects_of, with_categories
 
 __all__ = ["DataSet", "read_datasets"]
 
@@ -54,33 +55,21 @@ class DataSet:
     @property
     def objects(self) -> int:
         """Those that are trained on; crowds are none."""
-        return len(self.masks)
+        return self.by_image.total()
 
     @property
     def crowds(self) -> int:
-        return len(self.coco.get("annotations", [])) - self.objects
+        return sum(bool(each.get("iscrowd")) for each in self.coco.get("annotations", []))
 
-    @property
-    def most_objects(self) -> int:
-        """Of one image."""
-        objects = [a for a in self.coco.get("annotations", []) if not a.get("iscrowd")]
-        return max(Counter(each["image_id"] for each in objects).values(), default=0)
-
-    @property
-    def with_objects(self) -> int:
-        """Images that show an object; crowds are none."""
-        return len(
-            {a["image_id"] for a in self.coco.get("annotations", []) if not a.get("iscrowd")}
-        )
+    @cached_property
+    def by_image(self) -> Counter:
+        """How many objects each image that shows one has, by its id."""
+        return Counter(each["image_id"] for each in objects_of(self.coco))
 
     @cached_property
     def masks(self) -> list:
-        """The segmentations, None for an object that has none; crowds left out."""
-        return [
-            each.get("segmentation") or None
-            for each in self.coco.get("annotations", [])
-            if not each.get("iscrowd")
-        ]
+        """The objects' segmentations, None for one that has none."""
+        return [each.get("segmentation") or None for each in objects_of(self.coco)]
 
     @property
     def short_edge(self) -> int:
@@ -132,18 +121,25 @@ def read_datasets(
             f"no --val: {tested.pictures} images, chosen at random with seed {seed}, are set "
             "apart for the evaluation"
         )
-        _check_usable(learnt, "--train")
     else:
         tested, more = _read(val, "--val", format, unlabelled, crowds)
         notes += [note for note in more if note not in notes]
         _check_usable(tested, "--val")
-        tested = _with_categories(tested, learnt)
+        tested = in_order(tested, learnt.categories)
         both = _files(learnt) & _files(tested)
         if both:
             notes.append(
                 f"{len(both)} images of --val are in --train, too: the AP will be too good"
             )
     return learnt, tested, notes
+
+
+def in_order(data: DataSet, categories: list[dict]) -> DataSet:
+    """With the category ids of --train, or of the weights' classes, by name."""
+    if data.categories == categories:
+        return data
+    coco = with_categories(data.coco, categories, f"--val: {data.origin}", "--train")
+    return replace(data, coco=coco, file=None)
 
 
 def boxes_only(data: DataSet) -> DataSet:
@@ -176,19 +172,13 @@ def _read(
     mended = [each for each in findings if each.kind in _MENDED and each.remedy != DROP]
     if mended:
         data = replace(data, coco=cleaned(coco, mended)[0], file=None)
-    errors = [each for each in findings if each.level == "error" and each not in mended]
     notes += _warnings([each for each in findings if each.level == "warning"], flag)
-    if errors:
-        help = (
-            f"; `d2-regnet check-dataset --json {annotations} --images {images}` lists them, "
-            "and with --fix-to NEW.json writes a cleaned file"
-            if Path(annotations).suffix == ".json"
-            else ""
-        )
-        raise ValueError(
-            f"{flag}: {annotations} has {len(errors)} error(s), the first: {errors[0].kind}: "
-            f"{errors[0].detail}{help}"
-        )
+    refuse_errors(
+        [each for each in findings if each not in mended],
+        f"{flag}: {annotations}",
+        f"`d2-regnet check-dataset --json {annotations} --images {images}` lists them, and with "
+        "--fix-to NEW.json writes a cleaned file",
+    )
     some = coco["images"][:: max(1, data.pictures // _LOOKED_AT)]
     bad = check_images(some, images)
     if bad and len(bad) == len(some):
@@ -216,53 +206,32 @@ def _warnings(findings: list[Finding], flag: str) -> list[str]:
 
 
 def _check_usable(data: DataSet, flag: str) -> None:
-    if data.crowds and not data.masks:
-        raise ValueError(
-            f"{flag}: all {data.crowds} annotations of {data.origin} are crowd regions (iscrowd "
-            "1), which are not trained on: pass --crowd-as-objects where they are objects, as in "
-            "CVAT's exports"
-        )
-    if not data.masks:
-        raise ValueError(f"{flag}: {data.origin} has no annotations, so nothing to learn from")
+    if not data.objects:
+        raise ValueError(nothing_usable(data.coco, f"{flag}: {data.origin}"))
     if len(set(data.classes)) < len(data.classes):
         twice = next(each for each in data.classes if data.classes.count(each) > 1)
         raise ValueError(f"{flag}: {data.origin} has two classes of the name {twice!r}")
 
 
 def _split(data: DataSet, share: float, seed: int) -> tuple[DataSet, DataSet]:
+    """The images to learn from and those to evaluate on; both have some with objects."""
     images = sorted(data.coco["images"], key=lambda each: str(each["file_name"]))
-    if len(images) < 2:
-        raise ValueError(f"--train: {data.origin} has one image: give --val IMAGES ANN as well")
     random.Random(seed).shuffle(images)
-    count = min(len(images) - 1, max(1, round(share * len(images))))
-    return _subset(data, images[count:]), _subset(data, images[:count])
+    shown = [each for each in images if each["id"] in data.by_image]
+    empty = [each for each in images if each["id"] not in data.by_image]
+    if len(shown) < 2:
+        raise ValueError(
+            f"--train: {data.origin} has one image with objects: give --val IMAGES ANN as well"
+        )
+    count, more = min(len(shown) - 1, max(1, round(share * len(shown)))), round(share * len(empty))
+    apart = shown[:count] + empty[:more]
+    return _subset(data, shown[count:] + empty[more:]), _subset(data, apart)
 
 
 def _subset(data: DataSet, images: list[dict]) -> DataSet:
     ids = {each["id"] for each in images}
     annotations = [each for each in data.coco["annotations"] if each["image_id"] in ids]
     return replace(data, coco=data.coco | {"images": images, "annotations": annotations}, file=None)
-
-
-def _with_categories(data: DataSet, like: DataSet) -> DataSet:
-    """With the category ids of another data set, by name."""
-    if data.categories == like.categories:
-        return data
-    unknown = sorted(set(data.classes) - set(like.classes))
-    if unknown:
-        raise ValueError(
-            f"--val: {data.origin} has the class {unknown[0]!r}, which --train does not have: "
-            f"{', '.join(like.classes)}"
-        )
-    by_name = {each["name"]: each["id"] for each in like.categories}
-    new = {each["id"]: by_name[each["name"]] for each in data.categories}
-    annotations = [
-        each | {"category_id": new[each["category_id"]]}
-        for each in data.coco.get("annotations", [])
-        if each["category_id"] in new
-    ]
-    coco = data.coco | {"categories": like.categories, "annotations": annotations}
-    return replace(data, coco=coco, file=None)
 
 
 def _files(data: DataSet) -> set[str]:

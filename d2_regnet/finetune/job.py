@@ -29,7 +29,7 @@ from d2_regnet.utils.drawing import draw_instances, truth_and_found
 from d2_regnet.utils.files import check_folder, whole_file
 
 from . import adapt
-from .datasets import DataSet, boxes_only, read_datasets
+from .datasets import DataSet, boxes_only, in_order, read_datasets
 from .schedule import GIB, batch_size, picture_bytes, plan
 
 __all__ = ["Job", "prepare", "resumed", "run"]
@@ -154,20 +154,26 @@ def prepare(
     if not masks:
         learnt, tested = boxes_only(learnt), boxes_only(tested)
     adapt.set_model(cfg, len(learnt.classes), masks)
+    if not fetch and "://" in weights:
+        known = _known_fit(weights)
+    else:
+        known = load_fitting(instantiate(cfg.model), weights)
+    if sorted(known.classes) == sorted(learnt.classes):  # then their layers are kept, too
+        order = [{"id": i, "name": each} for i, each in enumerate(known.classes, 1)]
+        if learnt.classes != [*known.classes]:
+            learnt, tested = in_order(learnt, order), in_order(tested, order)
+            notes.append(
+                "the classes are put into the order of the weights', whose layers are kept"
+            )
+    notes += known.check(weights, whole=False, allow_missing=allow_missing, classes=learnt.classes)
     name = re.sub(r"\W+", "_", output.absolute().name) or "mine"
     short = adapt.set_data(cfg, name, learnt, tested, folder=output / "data", short_edge=short_edge)
-    limit = adapt.set_detections(cfg, max(learnt.most_objects, tested.most_objects))
+    limit = adapt.set_detections(cfg, max((learnt.by_image | tested.by_image).values()))
     if limit:
         notes.append(f"images have more than 100 objects: up to {limit} are found and evaluated")
     for part, data in (("train", learnt), ("val", tested)):
         if data.crowds:
             notes.append(f"--{part}: {data.crowds} crowd regions (iscrowd 1) are not trained on")
-    if not fetch and "://" in weights:
-        known = _known_fit(weights)
-    else:
-        known = load_fitting(instantiate(cfg.model), weights)
-        known.check(weights, whole=False, allow_missing=allow_missing)
-        notes += known.contradictions
     if known.start == SCRATCH and adapt.from_scratch(cfg):
         notes.append("random values: the whole backbone is trained, with batch norm (norm=BN)")
     activations = adapt.body_activations(cfg, learnt, short)
@@ -270,7 +276,7 @@ def _known_fit(weights: str) -> Fit:
 def _shown(cfg: DictConfig, learnt: DataSet) -> int:
     """The images to learn from: most configs leave out those without an object."""
     filtered = cfg.dataloader.train.dataset.get("filter_empty", True)
-    return learnt.with_objects if filtered else learnt.pictures
+    return len(learnt.by_image) if filtered else learnt.pictures
 
 
 def _memory(on_gpu: bool) -> int:

@@ -4,14 +4,14 @@ import glob
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from d2_regnet.data.formats.account import Account
+from d2_regnet.data.formats import Account
 from d2_regnet.data.images import image_suffixes, open_image, read_image, to_array
 from d2_regnet.utils.files import is_hidden, walk
 
@@ -25,7 +25,18 @@ from .addresses import (
     without_password,
 )
 
-__all__ = ["Camera", "File", "Frame", "Source", "Stream", "Url", "Video", "find_sources"]
+__all__ = [
+    "Camera",
+    "File",
+    "Frame",
+    "Source",
+    "Stream",
+    "Url",
+    "Video",
+    "apart",
+    "find_sources",
+    "target_of_image",
+]
 
 _MOST_PIXELS = 1 << 28  # of an image from the network
 
@@ -52,10 +63,12 @@ class File:
     Attributes:
         name: the input as it is reported.
         target: where the drawn one goes, below the output folder.
+        entry: what a COCO file says of it, whose `width` and `height` decide about EXIF.
     """
 
     name: str
     target: Path
+    entry: dict | None = field(default=None, compare=False)
     count = 1
     local = True
 
@@ -64,7 +77,8 @@ class File:
         Raises:
             OSError, ValueError: it cannot be read.
         """
-        yield Frame(self, read_image(self.name, "RGB"))
+        size = self.entry and (self.entry["width"], self.entry["height"])
+        yield Frame(self, read_image(self.name, "RGB", size))
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,7 @@ class Video:
 
     name: str
     target: Path
+    entry = None
     local = True
 
     @cached_property
@@ -129,6 +144,7 @@ class Stream:
 
     address: str | int
     target: Path
+    entry = None
     local = False
 
     @property
@@ -240,10 +256,19 @@ def find_sources(
     sources: list[Source] = [_of_file(f, output / os.path.relpath(f, common)) for f in files]
     sources += _of_addresses(list(dict.fromkeys(urls)), output)
     sources += [Camera(n, output / f"camera{n}.mp4") for n in dict.fromkeys(cameras)]
+    return apart(sources)
+
+
+def apart(sources: list[Source]) -> list[Source]:
+    """The sources, each file of which has a target of its own.
+
+    Raises:
+        ValueError: two have one target.
+    """
     by_target = {}
     for source in sources:
         other = by_target.setdefault(source.target, source)
-        if other is not source:
+        if other.name != source.name:
             raise ValueError(
                 f"{other.name} and {source.name} would both be drawn to {source.target}: predict "
                 "them into different folders"
@@ -260,7 +285,7 @@ def _of_addresses(addresses: list[str], output: Path) -> list[Source]:
         if is_stream(address):
             sources.append(Stream(address, _of_video(target)))
         else:
-            sources.append(Url(without_password(address), _of_image(target), address))
+            sources.append(Url(without_password(address), target_of_image(target), address=address))
     return sources
 
 
@@ -268,7 +293,8 @@ def _of_video(target: Path) -> Path:
     return target if target.suffix.lower() == ".mp4" else target.with_name(f"{target.name}.mp4")
 
 
-def _of_image(target: Path) -> Path:
+def target_of_image(target: Path) -> Path:
+    """A drawn image's file: as the image is called, with another suffix where it is no JPEG."""
     keeps = target.suffix.lower() in (".jpg", ".jpeg", ".png")
     return target if keeps else target.with_name(f"{target.name}.png")
 
@@ -278,7 +304,7 @@ def _of_file(file: str, target: Path) -> File | Video:
     shown = file if shown.startswith("..") else shown
     if target.suffix.lower() in VIDEO_SUFFIXES:
         return Video(shown, _of_video(target))
-    return File(shown, _of_image(target))
+    return File(shown, target_of_image(target))
 
 
 def _is_camera(text: str) -> bool:

@@ -1,6 +1,7 @@
 """From what a user calls a model to its config and its weights."""
 
 import os
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -8,6 +9,7 @@ from detectron2.data.catalog import Metadata
 from omegaconf import DictConfig
 from torch import nn
 
+from d2_regnet.checkpoint.fitting import same_names
 from d2_regnet.data.checks import read_coco
 from d2_regnet.data.shapes import register_named_shapes
 from d2_regnet.model_zoo.loading import load_any, trained_weights
@@ -69,26 +71,41 @@ def _known(name: str) -> Metadata:
     )
 
 
-def dataset_metadata(cfg: DictConfig | CfgNode, classes: int) -> Metadata:
+def _ids_by_name(known: Metadata, names: Sequence[str]) -> Metadata:
+    """The category ids of a data set for its classes in another order; nothing for other ones."""
+    ids = known.get("thing_dataset_id_to_contiguous_id")
+    ids = ids or {i + 1: i for i in range(len(names))}
+    if sorted(known.get("thing_classes") or []) != sorted(names):
+        return Metadata()
+    places = {number: names.index(known.thing_classes[i]) for number, i in ids.items()}
+    return Metadata(thing_dataset_id_to_contiguous_id=places)
+
+
+def dataset_metadata(
+    cfg: DictConfig | CfgNode, classes: int, names: Sequence[str] = ()
+) -> Metadata:
     """The class names, colours and category ids of the data set that a config is evaluated on.
 
     Args:
         cfg: a LazyConfig or a yacs config.
         classes: how many the model has.
+        names: of the classes of its weights (`Fit.classes`), which decide where they are as many.
 
     Returns:
-        `thing_classes`, `thing_dataset_id_to_contiguous_id` and maybe `thing_colors`. Where the
-        data set is not registered, or has another number of classes than the model, they are called
-        "class 1" and so on. Category ids count from 1 where the data set does not say.
+        `thing_classes`, `thing_dataset_id_to_contiguous_id` and maybe `thing_colors`. Where neither
+        the weights name the classes nor a registered data set of as many, they are called "class 1"
+        and so on. Category ids count from 1 where the data set does not say.
     """
-    names = setting(cfg, "test data") or []
-    name = names if isinstance(names, str) else next(iter(names), "")
+    tested = setting(cfg, "test data") or []
+    name = tested if isinstance(tested, str) else next(iter(tested), "")
     register_named_shapes(name)
     known = _known(name) if name in DatasetCatalog else Metadata()
     found = list(known.get("thing_classes") or [])
     if len(found) != classes:
         found = [f"class {i}" for i in range(1, classes + 1)]
         known = Metadata()
+    if len(names) == classes and not same_names(names, found):
+        found, known = list(names), _ids_by_name(known, names)
     ids = known.get("thing_dataset_id_to_contiguous_id") or {i + 1: i for i in range(classes)}
     result = Metadata(thing_classes=found, thing_dataset_id_to_contiguous_id=dict(ids))
     if known.get("thing_colors"):

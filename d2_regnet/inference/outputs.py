@@ -67,8 +67,8 @@ class Results:
 
     def add(self, frame: Frame, prediction: Prediction) -> None:
         height, width = frame.image.shape[:2]
-        number = len(self._coco["images"]) + 1
-        image = {"id": number, "file_name": frame.source.name, "width": width, "height": height}
+        image = {"file_name": frame.source.name, "width": width, "height": height}
+        image = {"id": len(self._coco["images"]) + 1} | image | (frame.source.entry or {})
         if frame.index is not None:
             image["frame"] = frame.index
         self._coco["images"].append(image)
@@ -79,7 +79,7 @@ class Results:
             areas = [None] * len(prediction)
         boxes = instances.pred_boxes.tensor.tolist()
         for each, name, box, area in zip(
-            prediction.to_coco(number), prediction.names, boxes, areas
+            prediction.to_coco(image["id"]), prediction.names, boxes, areas
         ):
             each["bbox"] = [round(value, 2) for value in each["bbox"]]
             each |= {

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from d2_regnet.archs import suggest
-from d2_regnet.checkpoint.loading import SafeCheckpointer, local_file
+from d2_regnet.checkpoint.fitting import load_fitting
 from d2_regnet.data.images import read_image, to_8_bits, to_array
 
 from .models import dataset_metadata, find_model, number_of_classes
@@ -68,7 +68,8 @@ class Predictor:
 
         Raises:
             ValueError: an impossible argument, an unknown class, weights that leave a part of the
-                model without values, or a file that is no checkpoint.
+                model without values or were trained on other images (see `Fit.check`), or a file
+                that is no checkpoint.
             FileNotFoundError: there is no such checkpoint.
         """
         if not 0 <= threshold <= 1:
@@ -78,9 +79,10 @@ class Predictor:
         self.device = _device(device)
         self.threshold, self.batch_size = threshold, batch_size
         model = _build(cfg, self.device)
-        self.metadata = dataset_metadata(cfg, number_of_classes(model))
+        fit = load_fitting(model, weights)
+        fit.check(weights, whole=True, allow_missing=None)
+        self.metadata = dataset_metadata(cfg, number_of_classes(model), fit.classes)
         self._kept = _indices(classes, self.metadata.thing_classes)
-        _load(model, weights)
         model.eval()
         self.model = model if dtype is None else optimize_for_inference(model, dtype)
         self.input_format, self.augmentations = _input(cfg)
@@ -198,23 +200,6 @@ def _build(cfg: DictConfig | CfgNode, device: torch.device) -> torch.nn.Module:
         cfg.MODEL.DEVICE = str(device)
         return build_model(cfg)
     return instantiate(cfg.model).to(device)
-
-
-def _load(model: torch.nn.Module, weights: str) -> None:
-    """Loads weights, and makes sure that they are a whole detector's."""
-    local_file(weights, "weights")
-    state = model.state_dict()
-    numbers = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
-    with torch.no_grad():
-        for tensor in numbers.values():
-            tensor.fill_(float("nan"))  # whatever a checkpoint leaves out stays so
-    SafeCheckpointer(model).load(weights)
-    empty = [name for name, tensor in numbers.items() if tensor.isnan().any()]
-    if empty:
-        raise ValueError(
-            f"{weights} has no values, or none of their shape, for {len(empty)} of the model's "
-            f"{len(numbers)} tensors, such as {empty[0]}: it is another model's, or only a backbone"
-        )
 
 
 def _input(cfg: DictConfig | CfgNode) -> tuple[str, list[T.Augmentation]]:

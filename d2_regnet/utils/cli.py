@@ -7,7 +7,7 @@ import argparse
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 FAILED = 1
@@ -76,6 +76,16 @@ class ToolParser(argparse.ArgumentParser):
         )
         self.add_argument(
             "--dtype", choices=DTYPES, help="prepare the model in it (default: as it was trained)"
+        )
+
+    def add_formats(self, of: str, formats: Sequence[str], unlabelled: Sequence[str]) -> None:
+        """Adds `--format` and `--unlabelled`, which `d2_regnet.data.formats.read_dataset` takes."""
+        self.add_argument("--format", choices=formats, help=f"of {of} (default: recognised)")
+        self.add_argument(
+            "--unlabelled",
+            choices=unlabelled,
+            help="images without a label file: leave them out, or take them as showing nothing "
+            "(default: skip, but empty for YOLO)",
         )
 
     def add_overwrite(self, what: str = "files that exist") -> None:

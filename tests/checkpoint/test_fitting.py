@@ -130,6 +130,29 @@ def test_the_same_statistics_in_the_other_order_are_one_contradiction(cfg, tiny_
     assert len(fit(cfg, tmp_path / "w.pth").contradictions) == 1
 
 
+@pytest.mark.parametrize("where", ["classes", "run"])
+def test_classes_of_other_names_or_in_another_order(cfg, tiny_run, tmp_path, where):
+    whole = torch.load(tiny_run / "model_final.pth")["model"]
+    own = ["cat", "dog", "Traffic_light", "a", "b", "c"]
+    meta = {"classes": own} if where == "classes" else {"run": {"classes": own}}
+    torch.save({"model": whole, **meta}, tmp_path / "w.pth")
+    found = fit(cfg, tmp_path / "w.pth")
+    for same in (own, ["Cat", "dog", "traffic light", "a", "b", "c"], [], ["cow"]):
+        for training in (True, False):
+            assert found.check("w", whole=not training, classes=same) == ()
+    turned = ["dog", "cat", *own[2:]]
+    told = "classes are those .* in another order: class 1 is 'cat' in the weights, and 'dog' in"
+    for training in (True, False):
+        with pytest.raises(ValueError, match=told):
+            found.check("w", whole=not training, classes=turned)
+        assert found.check("w", whole=not training, allow_missing=True, classes=turned)
+    others = [*own[:5], "cow"]
+    (said,) = found.check("w", whole=False, classes=others)
+    assert "not those of the data set: class 6 is 'c' in the weights, and 'cow' in the" in said
+    with pytest.raises(ValueError, match="class 6 is 'c' in the weights"):
+        found.check("w", whole=True, classes=others)
+
+
 def test_other_checkpoints_are_refused(cfg, tmp_path, monkeypatch):
     torch.save({"layer.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="nothing of this model.*convert"):

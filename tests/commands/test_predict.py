@@ -2,13 +2,21 @@
 
 import csv
 import json
+import re
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
+from detectron2.data.catalog import Metadata
+from detectron2.structures import Boxes, Instances
 from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from d2_regnet.data.shapes import CLASSES, render
+from d2_regnet.inference.prediction import Prediction
 
 
 @pytest.fixture
@@ -122,6 +130,13 @@ def test_a_camera_until_ctrl_c(tool, photos, tiny_run, monkeypatch, capsys):
     ("changes", "said"),
     [
         ({"inputs": ["photos/c"]}, "there is no file photos/c"),
+        ({"inputs": []}, "no input: name images"),
+        (
+            {"inputs": ["photos", "--data", "photos", "x.json"]},
+            "photos cannot be predicted as well",
+        ),
+        ({"inputs": ["--data", "photos", "x.json"]}, "--data: x.json is no file: give COCO's"),
+        ({"inputs": ["--data", "photos", "photos"]}, "--data: photos is no file: give COCO's"),
         ({"inputs": ["*.jpg"]}, "nothing matches"),
         ({"--output": "photos"}, "1 of 1 files left out: in the output folder"),
         (
@@ -153,3 +168,125 @@ def test_bad_input_is_one_line(tool, photos, tiny_run, refused, changes, said):
     before = files(photos)
     assert said in refused(tool.main, *inputs, *(word for pair in line.items() for word in pair))
     assert files(photos) == before
+
+
+IDS = {
+    "numbers": [0, -7, 2**53 + 1, 2**53 + 2, 5],
+    "texts": ["a", "b/2", "17", "é", ""],
+    "128 bits": [2**100 + i for i in range(5)],
+}
+
+
+@pytest.fixture
+def listed(tmp_path, monkeypatch):
+    """listed(ids, **changes): val/ with images in sub-folders, one of them turned by EXIF and
+    annotated as it is stored, and val.json, whose only object of each is white on black."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(ids, change=lambda coco: None):
+        coco = {"images": [], "annotations": []}
+        coco["categories"] = [{"id": 70, "name": "star"}, {"id": -3, "name": "circle"}]
+        for i, number in enumerate(ids):
+            name = f"{'ab'[i % 2]}/{i}.png"
+            Path("val", name).parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.zeros((60, 90, 3), np.uint8)
+            pixels[10:30, 20 + i : 70] = 255
+            exif = Image.Exif()
+            exif[274] = 6 if i == 1 else 1
+            Image.fromarray(pixels).save(Path("val", name), exif=exif)
+            coco["images"].append({"id": number, "file_name": name, "width": 90, "height": 60})
+            box = [20 + i, 10, 50 - i, 20]
+            coco["annotations"].append(
+                {"id": i + 1, "image_id": number, "category_id": [70, -3][i % 2], "bbox": box}
+                | {"area": box[2] * box[3], "iscrowd": 0}
+            )
+        change(coco)
+        Path("val.json").write_text(json.dumps(coco))
+        return ["--data", "val", "val.json"]
+
+    return write
+
+
+class FindsWhite:
+    """In the place of a predictor: the white box of each image, a star or a circle by turns."""
+
+    batch_size, count = 2, 0
+
+    def __init__(self, *args, **options):
+        ids = {i + 1: i for i in range(6)}
+        self.metadata = Metadata(thing_classes=CLASSES, thing_dataset_id_to_contiguous_id=ids)
+
+    def __call__(self, images, array_format):
+        found = []
+        for image in images:
+            y, x = image[:, :, 0].nonzero()
+            kind = CLASSES.index(["star", "circle"][self.count % 2])
+            self.count += 1
+            box = torch.tensor([[x.min(), y.min(), x.max() + 1, y.max() + 1]]).float()
+            instances = Instances(image.shape[:2], pred_boxes=Boxes(box))
+            instances.scores, instances.pred_classes = torch.ones(1), torch.tensor([kind])
+            found.append(Prediction(instances, self.metadata))
+        return found
+
+
+@pytest.mark.parametrize("kind", IDS)
+def test_the_ids_of_a_coco_file_are_kept(tool, listed, tiny_run, monkeypatch, kind):
+    """Perfect predictions have AP 100 against the file, as pycocotools reads both."""
+    monkeypatch.setattr(tool, "Predictor", FindsWhite)
+    line = ["--model", str(tiny_run), *listed(IDS[kind]), "--output", "out", "--no-drawings"]
+    assert tool.main(line) == 0
+    found = json.loads(Path("out/predictions.json").read_text())
+    written = json.loads(Path("val.json").read_text())
+    assert found["images"] == written["images"]
+    assert [each["image_id"] for each in found["annotations"]] == IDS[kind]
+    names = {each["name"]: each["id"] for each in found["categories"]}
+    assert names["star"] == 70 and names["circle"] == -3 and len(set(names.values())) == 6
+    truth = COCO("val.json")
+    compared = COCOeval(truth, truth.loadRes(found["annotations"]), "bbox")
+    compared.evaluate()
+    compared.accumulate()
+    compared.summarize()
+    assert compared.stats[0] == 1
+
+
+def test_a_listed_image_is_drawn_below_its_folder(tool, listed, tiny_run):
+    line = ["--model", str(tiny_run), "--device", "cpu", *listed([1, 2]), "--output", "out"]
+    assert tool.main(line) == 0
+    names = ["a/0.png", "b/1.png", "predictions.csv", "predictions.json"]
+    assert files(Path("out")) == names
+
+
+def image(**fields):
+    return lambda coco: coco["images"][1].update(fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (image(id=1.5), "image without an id"),
+        (image(id=None), "image without an id"),
+        (image(id="b"), "texts and numbers"),
+        (image(id=1), "duplicate image id"),
+        (image(file_name="b/gone.png"), "1 of 2 images cannot be used, .*b/gone.png"),
+        (image(width=91), "annotated 91 x 60, is 60 x 90"),
+        (image(width=None), "width and height are None"),
+        (lambda coco: coco["categories"][0].update(id="star"), "category without a whole number"),
+        (lambda coco: coco["categories"][0].update(name="cow"), None),
+        (
+            lambda coco: (
+                [c.update(name="cow") for c in coco["categories"][:1]] + [coco["categories"].pop()]
+            ),
+            "none of them",
+        ),
+        (lambda coco: coco["categories"][0].update(name="circle"), "two classes of one name"),
+        (lambda coco: coco.pop("images"), "no list of images"),
+    ],
+)
+def test_listed_images_that_cannot_keep_their_ids(tool, listed, tiny_run, refused, change, said):
+    line = ["--model", str(tiny_run), "--device", "cpu", *listed([1, 2], change), "--output", "out"]
+    if said is None:  # a class that the model does not have
+        assert tool.main(line) == 0
+    else:
+        error = refused(tool.main, *line)
+        assert re.search(said, error) and "val.json" in error, error
+        assert not Path("out").exists()

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 
 import numpy as np
 import pytest
@@ -95,11 +94,31 @@ def test_trains_and_evaluates(register, configured, category_ids):
     assert set(results) >= {"bbox"}
 
 
-def test_validation_without_annotations(register, configured):
-    cfg = configured(register("custom", [1]), register("unlabelled", [1], boxes=0), 1)
-    check_before_training(cfg)
-    results = train(cfg, console=False)
-    assert all(math.isnan(v) or v == -1 for v in results["bbox"].values())
+def no_areas(content):
+    for each in content["annotations"]:
+        each |= {"bbox": [8, 8, 0, 5], "segmentation": []}
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        (dict(boxes=0), "unlabelled has no annotations, so nothing to learn from or to evaluate"),
+        (dict(change=no_areas), "unlabelled has no object: of 6 annotations, 0 are crowd"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["lazy", "yacs"])
+def test_validation_without_objects(register, configured, kind, kwargs, message):
+    cfg = configured(register("custom", [1]), register("unlabelled", [1], **kwargs), 1)
+    cfg = to_yacs(cfg) if kind == "yacs" else cfg
+    for eval_only in (False, True):
+        with pytest.raises(ValueError, match=message):
+            check_before_training(cfg, eval_only=eval_only)
+
+
+def test_a_test_set_to_be_predicted_alone(register, configured):
+    """As COCO's test2017, whose file has no list of annotations: there is no AP of it."""
+    unknown = register("unlabelled", [1], change=lambda content: content.pop("annotations"))
+    assert check_before_training(configured(register("custom", [1]), unknown, 1)) == ["class 1"]
 
 
 def clear_images(content):

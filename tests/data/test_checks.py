@@ -122,6 +122,11 @@ FAULTS = {
         "duplicate annotation id",
         7,
     ),
+    "polygon: far": (
+        annotation(segmentation=[SQUARE, [1, 1, 401, 1, 5, 5]]),
+        "polygon far beyond the image",
+        6,
+    ),
     "annotation id 0": (annotation(id=0), "annotation id 0", 6),
     "category unknown": (annotation(category_id=3), "unknown category id", 5),
     "image unknown": (annotation(image_id=4), "unknown image id", 5),

@@ -40,6 +40,17 @@ def test_another_run_is_refused_by_the_key(cfg, key, value):
         RunRecord(cfg).load_state_dict(state)
 
 
+def test_the_names_of_the_classes(cfg):
+    """What a data set is registered with; a file that is not read yet says nothing."""
+    state = RunRecord(cfg).state_dict()
+    assert state["classes"][0] == "circle"
+    state["classes"] = ["cow", *state["classes"][1:]]
+    with pytest.raises(ValueError, match="classes was .*cow.* and is .*circle"):
+        RunRecord(cfg).load_state_dict(state)
+    cfg.dataloader.train.dataset.names = "registered_nowhere"
+    assert "classes" not in RunRecord(cfg).state_dict()
+
+
 def test_yacs():
     cfg = model_zoo.get_config("mask_rcnn_regnetx_400mf_fpn_3x.yaml")
     state = RunRecord(cfg).state_dict()

@@ -47,7 +47,7 @@ def test_files_in_order_are_taken_as_they_are(make):
     train, val, notes = read_datasets(make("a", names=names), make("b", names=names))
     assert train.classes == ["cat", "dog"]  # as Detectron2 orders them
     assert train.file.endswith("a.json") and val.file.endswith("b.json")
-    assert (train.pictures, train.with_objects, train.objects, notes) == (4, 3, 3, [])
+    assert (train.pictures, len(train.by_image), train.objects, notes) == (4, 3, 3, [])
     assert (train.short_edge, train.aspect) == (10, 2)
 
 
@@ -117,11 +117,13 @@ def test_crowds(make):
     train, _, _ = read_datasets(make("a", change=crowds(1)), make("b"))
     assert (train.objects, train.crowds) == (2, 1)
     every = make("c", change=crowds(3))
-    with pytest.raises(ValueError, match="all 3 annotations .* are crowd regions.*--crowd-as-obj"):
+    with pytest.raises(
+        ValueError, match="--train: .*c.json: all 3 annotations are crowd regions.*--crowd-as-obj"
+    ):
         read_datasets(every, make("d"))
     train, _, _ = read_datasets(every, make("e"), crowds=True)
     assert (train.objects, train.crowds) == (3, 0)
-    with pytest.raises(ValueError, match="--val: all 3 annotations .* are crowd regions"):
+    with pytest.raises(ValueError, match="--val: .*c.json: all 3 annotations are crowd regions"):
         read_datasets(make("f"), every)
 
 

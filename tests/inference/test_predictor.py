@@ -217,6 +217,31 @@ def test_impossible_arguments(cfg, weights, options, said):
         Predictor(cfg, weights, **{"device": "cpu", **options})
 
 
+@pytest.mark.parametrize(
+    ("meta", "said"),
+    [
+        ({"input_format": "RGB"}, "trained on RGB images, the config's are BGR"),
+        ({"pixel_std": [1.0, 1.0, 1.0]}, r"trained with pixel_std \[1, 1, 1\]"),
+    ],
+)
+def test_weights_of_other_images_are_refused(cfg, weights, tmp_path, meta, said):
+    torch.save({"model": torch.load(weights)["model"], **meta}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=said):
+        Predictor(cfg, str(tmp_path / "w.pth"), device="cpu")
+
+
+def test_the_weights_name_their_classes(cfg, weights, tmp_path):
+    """In their own order, under the ids of the data set where it has the same names."""
+    turned = [*CLASSES[1:], CLASSES[0]]
+    for names in (turned, [f"kind {i}" for i in range(6)], ["too", "few"]):
+        torch.save({"model": torch.load(weights)["model"], "classes": names}, tmp_path / "w.pth")
+        found = Predictor(cfg, str(tmp_path / "w.pth"), device="cpu")
+        assert found.classes == (names if len(names) == 6 else list(CLASSES))
+        ids = found.metadata.thing_dataset_id_to_contiguous_id
+        numbers = [CLASSES.index(name) + 1 for name in turned] if names == turned else range(1, 7)
+        assert ids == {number: i for i, number in enumerate(numbers)}
+
+
 def test_weights_of_a_body_alone_are_refused(cfg, weights, tmp_path):
     state = torch.load(weights)["model"]
     body = {name: tensor for name, tensor in state.items() if "bottom_up" in name}

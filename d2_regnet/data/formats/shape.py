@@ -6,9 +6,9 @@ from typing import Any
 
 from pycocotools import mask as mask_utils
 
-__all__ = ["Shape", "Unusable", "entry_of", "join", "numbers", "plain_rle", "size_of"]
+from d2_regnet.data.masks import FAR
 
-_FAR = 10  # times the image's size
+__all__ = ["Shape", "Unusable", "entry_of", "join", "numbers", "plain_rle", "size_of"]
 
 
 class Unusable(ValueError):
@@ -75,7 +75,7 @@ def entry_of(shape: Shape, size: tuple[int, int]) -> dict:
         outline = usable
     box = shape.box or _bounds(shape.outline)
     reach = max((abs(value) for value in (*(box or ()), *(_bounds(outline) or ()))), default=0)
-    if reach > _FAR * max(size):  # where pycocotools would take all memory, or crash
+    if reach > FAR * max(size):  # where pycocotools would take all memory, or crash
         raise ValueError(f"it reaches {reach:.6g}, in an image of {size[0]} x {size[1]} pixels")
     if box is None or box[0] == box[2] or box[1] == box[3]:
         raise Unusable("a box without width or height", shape.name)
