@@ -4,9 +4,11 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -146,9 +148,12 @@ def _join_torchrun(main: Callable, args, device: str) -> None:
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=engine.DEFAULT_TIMEOUT)
     comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
     _agree_on_restarts(args)
-    record(main)(args)  # tells torchrun of an error
-    # Not after an error: it could wait for processes that wait for this one.
-    dist.destroy_process_group()
+    try:
+        record(main)(args)  # tells torchrun of an error
+        # Not after an error: it could wait for processes that wait for this one.
+        dist.destroy_process_group()
+    finally:
+        _settle()
 
 
 def _agree_on_restarts(args) -> None:
@@ -193,6 +198,32 @@ def _run_apart(main: Callable, args, signum: Synchronized) -> None:
         main(args)
     except KeyboardInterrupt as stop:  # torch would take it for the end of the work
         signum.value = getattr(stop, "signum", signal.SIGINT)
+    else:
+        dist.destroy_process_group()
+    finally:
+        _settle()
+
+
+def _settle(seconds: float = 10.0) -> None:
+    """Waits, at most so long, until gloo's threads wait for work.
+
+    On a busy machine one may still hold a tensor of a finished exchange. Letting go of it takes
+    Python's lock, which at the interpreter's end aborts the process; and `destroy_process_group`
+    ends no thread as long as Detectron2 or DistributedDataParallel know the group.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and "R" in _states_of_threads("pt_gloo_runloop"):
+        time.sleep(0.01)  # without Python's lock
+
+
+def _states_of_threads(name: str) -> set[str]:
+    """The states, as `ps` has them, of this process's threads of a name; Linux only."""
+    states = set()
+    for stat in Path("/proc/self/task").glob("*/stat"):
+        with suppress(OSError):  # it has ended
+            found, _, rest = stat.read_text().partition("(")[2].rpartition(")")
+            states |= {rest.split()[0]} if found == name else set()
+    return states
 
 
 @contextmanager

@@ -348,6 +348,14 @@ def test_killed_process_ends_all(start, tmp_path):
     assert not running(str(tmp_path))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the scheduler is Linux's")
+def test_processes_end_well_where_threads_are_late(run):
+    """Without a wait for gloo's threads, a third of the processes are aborted at their end."""
+    printed = run([sys.executable, "-W", "ignore"], "slow_threads.py", 10)
+    assert json.loads(printed.splitlines()[-1]) == [0] * 20
+
+
 def running(argument):
     """The processes with this in their command lines."""
     found = subprocess.run(["pgrep", "-f", argument], capture_output=True, text=True, check=False)
