@@ -61,6 +61,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--short-edge", type=int, metavar="PX", help="of the images (default: the model's)"
     )
+    parser.add_argument(
+        "--fit-anchors", action="store_true", help="anchors that suit the boxes of --train"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of everything random (%(default)s)")
     parser.add_argument("--resume", action="store_true", help="resume the run in --output")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
@@ -85,6 +88,7 @@ def plan(args: argparse.Namespace) -> Job:
         unlabelled=args.unlabelled,
         val_share=args.val_share,
         short_edge=args.short_edge,
+        fit_anchors=args.fit_anchors,
         seed=args.seed,
         overrides=args.opts,
         fetch=not args.dry_run,

@@ -9,11 +9,11 @@ from detectron2.config import LazyCall as L
 from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from d2_regnet.archs import get_arch
 from d2_regnet.modeling import PartialMaskHead
-from d2_regnet.utils.signatures import parameters, target_of
+from d2_regnet.utils.signatures import calls, parameters, target_of
 
 from .datasets import DataSet
 from .schedule import Plan
@@ -124,7 +124,7 @@ def _set_size(cfg: DictConfig, train: DataSet, short_edge: int | None) -> int | 
 
 def allow_objects_without_masks(cfg: DictConfig) -> None:
     """Has the mask heads learn from the objects that have a mask."""
-    for node in _nodes_of(cfg.model, MaskRCNNConvUpsampleHead):
+    for node in calls(cfg.model, MaskRCNNConvUpsampleHead):
         node._target_ = PartialMaskHead
 
 
@@ -140,7 +140,7 @@ def set_detections(cfg: DictConfig, objects: int) -> int | None:
     limit = -(-objects // 100) * 100
     if limit <= 100:
         return None
-    for node in _nodes_of(cfg.model):
+    for node in calls(cfg.model):
         for key in ("test_topk_per_image", "max_detections_per_image"):
             if key in node or key in (parameters(target_of(node)) or ()):
                 node[key] = max(limit, node.get(key) or 0)
@@ -149,20 +149,17 @@ def set_detections(cfg: DictConfig, objects: int) -> int | None:
     return limit
 
 
-def _nodes_of(node, target=None):
-    """All calls below a config's node, of `target` where it is given."""
-    if isinstance(node, DictConfig):
-        if "_target_" in node and target in (None, target_of(node)):
-            yield node
-        children = [node[key] for key in node if not OmegaConf.is_missing(node, key)]
-    else:
-        children = list(node) if isinstance(node, ListConfig) else []
-    for child in children:
-        yield from _nodes_of(child, target)
-
-
 def _to_stride(pixels: int) -> int:
     return -(-pixels // _STEP) * _STEP
+
+
+def test_size(cfg: DictConfig) -> tuple[int | None, int | None]:
+    """The short edge of test images and the most that their long one may have; None: any."""
+    resizes = _resizes(cfg.dataloader.test.mapper.augmentations)
+    if not resizes:
+        return None, None
+    edges = resizes[0].short_edge_length
+    return edges if isinstance(edges, int) else max(edges), resizes[0].max_size
 
 
 def _resizes(augmentations) -> list[DictConfig]:

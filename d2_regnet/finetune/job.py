@@ -29,6 +29,7 @@ from d2_regnet.utils.drawing import draw_instances, truth_and_found
 from d2_regnet.utils.files import check_folder, whole_file
 
 from . import adapt
+from .anchors import suit_anchors
 from .datasets import DataSet, boxes_only, in_order, read_datasets
 from .schedule import GIB, batch_size, picture_bytes, plan
 
@@ -96,6 +97,7 @@ def prepare(
     crowds: bool = False,
     val_share: float = 0.2,
     short_edge: int | None = None,
+    fit_anchors: bool = False,
     seed: int = 0,
     overrides: Sequence[str] = (),
     fetch: bool = True,
@@ -115,6 +117,7 @@ def prepare(
         val_share: the share of `train` to evaluate on, in (0, 1), if `val` is None.
         seed: of everything random.
         short_edge: see `adapt.set_data`.
+        fit_anchors: see `anchors.suit_anchors`.
         overrides: `key=value` of the planned config; rate and steps follow an overridden batch
             size.
         fetch: download remote weights, to say what of them fits.
@@ -168,6 +171,7 @@ def prepare(
     notes += known.check(weights, whole=False, allow_missing=allow_missing, classes=learnt.classes)
     name = re.sub(r"\W+", "_", output.absolute().name) or "mine"
     short = adapt.set_data(cfg, name, learnt, tested, folder=output / "data", short_edge=short_edge)
+    notes += suit_anchors(cfg, learnt.coco, fit=fit_anchors)
     limit = adapt.set_detections(cfg, max((learnt.by_image | tested.by_image).values()))
     if limit:
         notes.append(f"images have more than 100 objects: up to {limit} are found and evaluated")

@@ -1,15 +1,28 @@
 """What the calls that a LazyConfig describes accept."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from detectron2.utils.registry import locate
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 
 def target_of(node) -> Callable:
     """What a LazyConfig's node, one with a `_target_`, calls."""
     return locate(node._target_) if isinstance(node._target_, str) else node._target_
+
+
+def calls(node, target: Callable | None = None) -> Iterator[DictConfig]:
+    """All calls that a LazyConfig's node holds, itself included; of `target` where it is given."""
+    if isinstance(node, DictConfig):
+        if "_target_" in node and target in (None, target_of(node)):
+            yield node
+        children = [node[key] for key in node if not OmegaConf.is_missing(node, key)]
+    else:
+        children = list(node) if isinstance(node, ListConfig) else []
+    for child in children:
+        yield from calls(child, target)
 
 
 def parameters(target: Callable | str) -> set[str] | None:
