@@ -35,7 +35,6 @@ STILL_LONG = {
     "data/checks.py",
     "data/loader.py: build_train_loader",
     "finetune/job.py: prepare",
-    "report/page.py: _results",
 }
 
 

@@ -30,7 +30,7 @@ def argument_parser() -> ToolParser:
         "--input-format",
         help=f"{' or '.join(INPUT_FORMATS)}: channel order of the images (the source's own)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing DST")
+    parser.add_overwrite("a DST that exists")
     return parser
 
 

@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from tabulate import tabulate
 from d2_regnet.design import arguments, describing, plots, study
 from d2_regnet.design.picking import Measurement
 from d2_regnet.design.sampling import SPACES, sample
-from d2_regnet.design.saving import write, write_sample
+from d2_regnet.design.saving import write_sample
 from d2_regnet.utils.cli import ToolParser, bad_input, failure
-from d2_regnet.utils.files import check_folder
+from d2_regnet.utils.files import check_file, check_folder, write_file
 from d2_regnet.utils.progress import progress
 
 _EXAMPLES = """
@@ -80,13 +80,10 @@ def _add_sample(commands) -> None:
     part.add_argument("--flops", required=True, help="at 224x224: 400MF, 1.6GF, ...")
     part.add_argument("--n", type=int, default=500, help="how many (%(default)s)")
     part.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
-    part.add_argument(
-        "--space",
-        choices=("constrained", "regnet"),
-        default="constrained",
-        help="%(choices)s: within section 4's limits or not (%(default)s)",
-    )
-    part.add_argument("--family", choices="XY", default="X", help="Y has squeeze-and-excitation")
+    limits = "%(choices)s: within section 4's limits or not (%(default)s)"
+    spaces = ("constrained", "regnet")
+    part.add_argument("--space", choices=spaces, default=spaces[0], help=limits)
+    _add_family(part)
     part.add_argument("--tolerance", type=float, default=0.05, help="of --flops (%(default)s)")
     part.add_argument("--seed", type=int, default=0, help="(%(default)s)")
 
@@ -96,13 +93,8 @@ def _add_pick(commands) -> None:
     part = _add(commands, pick, "pick", about, _PICK, dry_run="say what would be measured")
     part.add_argument("--budget-ms", type=float, required=True, help="for an image's pass")
     part.add_argument("--size", default="800x1216", help="HxW of the image (%(default)s)")
-    part.add_argument(
-        "--candidates",
-        nargs="+",
-        default=[],
-        metavar="ARCH|DIR",
-        help=f"{_ARCH}, or a folder of them (default: the 24 published ones)",
-    )
+    about = f"{_ARCH}, or a folder of them (default: the 24 published ones)"
+    part.add_argument("--candidates", nargs="+", default=[], metavar="ARCH|DIR", help=about)
     part.add_argument("--train", action="store_true", help="time a training step's pass")
     part.add_argument("--rounds", type=int, default=9, help="measurements of each (%(default)s)")
     part.add_argument("--device", default="", help="cpu or cuda (default: cuda, if there is one)")
@@ -110,35 +102,31 @@ def _add_pick(commands) -> None:
 
 
 def _add_edf(commands) -> None:
-    about = (
-        "Compares design spaces by quick trainings on the built-in shapes; continues if stopped."
-    )
+    about = "Compares design spaces by quick trainings on the built-in shapes; resumes if stopped."
     part = _add(commands, compare, "edf", about, _EDF, dry_run="say what would be trained")
-    part.add_argument(
-        "--spaces", nargs="+", choices=SPACES, default=["anynet_a", "constrained"], metavar="SPACE",
-        help=", ".join(SPACES),
-    )  # fmt: skip
+    spaces = dict(nargs="+", choices=SPACES, metavar="SPACE", help=", ".join(SPACES))
+    part.add_argument("--spaces", default=["anynet_a", "constrained"], **spaces)
     part.add_argument("--n", type=int, default=24, help="networks of each (%(default)s)")
     part.add_argument("--flops", default="100MF", help="at 224x224 (%(default)s)")
-    part.add_argument("--family", choices="XY", default="X", help="Y has squeeze-and-excitation")
-    default = {field.name: field.default for field in fields(study.Plan)}
-    for name, about in (
-        ("steps", "of each training"),
-        ("batch-size", "crops a step"),
-        ("lr", "highest learning rate"),
-        ("seed", ""),
-    ):
-        value = default[name.replace("-", "_")]
-        part.add_argument(
-            f"--{name}", type=type(value), default=value, help=f"{about} (%(default)s)"
-        )
+    _add_family(part)
+    plan = study.Plan
+    part.add_argument(
+        "--steps", type=int, default=plan.steps, help="of each training (%(default)s)"
+    )
+    part.add_argument("--batch-size", type=int, default=plan.batch_size, help="crops (%(default)s)")
+    part.add_argument("--lr", type=float, default=plan.lr, help="highest (%(default)s)")
+    part.add_argument("--seed", type=int, default=plan.seed, help="(%(default)s)")
     part.add_argument("--output", type=Path, required=True, metavar="DIR")
+
+
+def _add_family(part: ToolParser) -> None:
+    part.add_argument("--family", choices="XY", default="X", help="Y has squeeze-and-excitation")
 
 
 def _add_output(part: ToolParser, drawn: str) -> None:
     part.add_argument("--plot", type=Path, metavar="FILE.png", help=f"draw {drawn}")
     part.add_overwrite("a FILE.png that exists")
-    part.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    part.add_json()
 
 
 def describe(args) -> None:
@@ -197,18 +185,14 @@ def pick(args) -> None:
 def compare(args) -> None:
     with bad_input(args.verbose):
         check_folder(args.output)
+        same = ("n", "family", "steps", "batch_size", "lr", "seed")
         plan = study.Plan(
             spaces=tuple(args.spaces),
-            n=args.n,
             flops=arguments.flops(args.flops),
-            family=args.family,
-            steps=args.steps,
-            batch_size=args.batch_size,
-            lr=args.lr,
-            seed=args.seed,
+            **{name: getattr(args, name) for name in same},
         )
         done = study.load(plan, args.output / "results.json")
-    count = {space: len(rows) for space, rows in done.items()}
+    count = {space: len(found) for space, found in done.items()}
     if args.dry_run:
         for key, value in asdict(plan).items():
             print(f"{key}: {value}")
@@ -219,7 +203,7 @@ def compare(args) -> None:
             args.output.mkdir(parents=True, exist_ok=True)
             bar = partial(progress, desc="networks trained")
             results = study.run(plan, args.output, bar)
-            write(args.output / "edf.png", plots.distributions(results, titles(plan)))
+            write_file(args.output / "edf.png", plots.distributions(results, titles(plan)))
     except KeyboardInterrupt:
         print(f"Stopped. The same command continues from here (folder {args.output}).")
         sys.exit(130)
@@ -237,19 +221,16 @@ def titles(plan: study.Plan) -> dict[str, str]:
 
 
 def check_plot(args) -> None:
-    file = args.plot
-    if file and file.suffix.lower() != ".png":
-        raise ValueError(f"--plot: {file} does not end in .png")
-    if file and not file.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--plot: there is no folder {file.parent}")
-    if file and file.exists() and not args.overwrite:
-        raise FileExistsError(f"--plot: {file} exists; --overwrite replaces it")
+    if args.plot:
+        if args.plot.suffix.lower() != ".png":
+            raise ValueError(f"--plot: {args.plot} does not end in .png")
+        check_file(args.plot, "--plot", overwrite=args.overwrite)
 
 
 def write_plot(args, make) -> None:
     if args.plot:
         with failure(args.verbose):
-            write(args.plot, make())
+            write_file(args.plot, make())
         print(f"Wrote {args.plot}", file=sys.stderr if args.json else sys.stdout)
 
 

@@ -8,22 +8,17 @@ from pathlib import Path
 from tabulate import tabulate
 
 from d2_regnet.data.images import read_image
-from d2_regnet.export import (
-    Export,
-    agrees,
-    built_in_pictures,
-    check,
-    import_onnxruntime,
-    set_limits,
-)
+from d2_regnet.export import Export, agrees, check, set_limits
+from d2_regnet.export.checking import built_in_images
 from d2_regnet.export.exporter import DEFAULT_OPSET, FORMATS
 from d2_regnet.inference import Predictor, find_model
 from d2_regnet.utils.cli import FAILED, ToolParser, bad_input, failure
-from d2_regnet.utils.files import check_folder
+from d2_regnet.utils.files import check_file
+from d2_regnet.utils.lazy import import_extra
 from d2_regnet.utils.progress import progress
 
 _EXAMPLES = """
-A published row, whose weights are downloaded once, as ONNX:
+A published model, whose weights are downloaded once, as ONNX:
     $ %(prog)s --model mask_rcnn_regnetx_400mf_fpn_3x --format onnx --output mask_rcnn.onnx
 
 The model that a training left in output/mine, compared with the file on two images:
@@ -49,27 +44,14 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_model()
     parser.add_argument("--format", required=True, choices=FORMATS)
     parser.add_argument("--output", required=True, type=Path, metavar="FILE")
-    parser.add_argument(
-        "--opset", type=int, default=DEFAULT_OPSET, metavar="N", help="of ONNX (%(default)s)"
-    )
-    parser.add_argument(
-        "--score-threshold",
-        type=float,
-        metavar="SCORE",
-        help="the lowest score reported (default: the model's own, usually 0.05)",
-    )
-    parser.add_argument(
-        "--max-detections",
-        type=int,
-        metavar="N",
-        help="of an image (default: the model's own, usually 100)",
-    )
-    parser.add_argument(
-        "--check",
-        nargs="*",
-        metavar="IMAGE",
-        help="run the file without Detectron2 and compare; on built-in images if none are given",
-    )
+    about = "of ONNX (%(default)s)"
+    parser.add_argument("--opset", type=int, default=DEFAULT_OPSET, metavar="N", help=about)
+    about = "the lowest score reported (default: the model's own, usually 0.05)"
+    parser.add_argument("--score-threshold", type=float, metavar="SCORE", help=about)
+    about = "of an image (default: the model's own, usually 100)"
+    parser.add_argument("--max-detections", type=int, metavar="N", help=about)
+    about = "run the file without Detectron2 and compare; on built-in images if none are given"
+    parser.add_argument("--check", nargs="*", metavar="IMAGE", help=about)
     parser.add_overwrite("a FILE that exists")
     return parser
 
@@ -78,29 +60,23 @@ def check_output(args: argparse.Namespace) -> None:
     kind, suffix = _KINDS[args.format]
     if args.output.suffix != suffix:
         raise ValueError(f"--output {args.output}: a file of {kind} ends in {suffix}")
-    if not args.output.parent.is_dir():
-        raise FileNotFoundError(f"--output: there is no folder {args.output.parent}")
-    if args.output.is_dir():
-        raise ValueError(f"--output: {args.output} is a folder")
-    check_folder(args.output.parent)
-    if args.output.exists() and not args.overwrite:
-        raise FileExistsError(f"--output: {args.output} exists; --overwrite replaces it")
+    check_file(args.output, overwrite=args.overwrite)
 
 
 def prepare(args: argparse.Namespace) -> tuple[Predictor, Export, dict]:
     """Everything that can be known to be wrong before the work begins."""
     check_output(args)
-    pictures = {}
+    images = {}
     if args.check is not None:
         for name in filter(os.path.isdir, args.check):
             raise ValueError(f"--check: {name} is a folder; name images, such as {name}/*.jpg")
-        pictures = {name: read_image(name, "RGB") for name in args.check} or built_in_pictures()
+        images = {name: read_image(name, "RGB") for name in args.check} or built_in_images()
         if args.format == "onnx":
-            import_onnxruntime()
+            import_extra("onnxruntime", "export")
     cfg, weights = find_model(args.model, args.weights)
     predictor = Predictor(cfg, weights, device="cpu", threshold=0)
     set_limits(predictor.model, args.score_threshold, args.max_detections)
-    return predictor, Export(predictor, args.format, opset=args.opset, name=args.model), pictures
+    return predictor, Export(predictor, args.format, opset=args.opset, name=args.model), images
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -109,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
         for name in ("fvcore", "torch.fx"):
             logging.getLogger(name).setLevel(logging.ERROR)
     with bad_input(args.verbose):
-        predictor, export, pictures = prepare(args)
+        predictor, export, images = prepare(args)
     print(describe(export, args), flush=True)
     if args.dry_run:
         return 0
@@ -119,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.check is None:
         return 0
     with failure(args.verbose):
-        return compare(predictor, args.output, pictures)
+        return compare(predictor, args.output, images)
 
 
 def describe(export: Export, args: argparse.Namespace) -> str:
@@ -135,10 +111,10 @@ def describe(export: Export, args: argparse.Namespace) -> str:
     )
 
 
-def compare(predictor: Predictor, path: Path, pictures: dict) -> int:
+def compare(predictor: Predictor, path: Path, images: dict) -> int:
     """Prints how the file's detections compare with the eager model's; the exit code."""
-    checks = check(predictor, path, pictures.values())
-    results = list(progress(checks, total=len(pictures), desc="images"))
+    checks = check(predictor, path, images.values())
+    results = list(progress(checks, total=len(images), desc="images"))
     rows = [
         (
             name,
@@ -151,7 +127,7 @@ def compare(predictor: Predictor, path: Path, pictures: dict) -> int:
             f"{result.exported_seconds:.3f}",
             f"{result.eager_seconds / result.exported_seconds:.2f}",
         )
-        for name, result in zip(pictures, results)
+        for name, result in zip(images, results)
     ]
     print(tabulate(rows, headers=_COLUMNS.split("|"), disable_numparse=True))
     same, found = sum(r.paired for r in results), sum(max(r.eager, r.exported) for r in results)

@@ -11,8 +11,8 @@ _EXAMPLES = """
 One run; the page is output/demo/report/report.html:
     $ %(prog)s output/demo
 
-Two runs on one page, with the published AP of a row:
-    $ %(prog)s output/a output/b --output output/a_and_b --row mask_rcnn_regnetx_3.2gf_fpn_1x
+Two runs on one page, with the published AP of a model:
+    $ %(prog)s output/a output/b --output output/a_and_b --model mask_rcnn_regnetx_3.2gf_fpn_1x
 """
 
 
@@ -27,7 +27,9 @@ def argument_parser() -> ToolParser:
         "--output", type=Path, metavar="DIR", help="default: report/ in the first OUTPUT_DIR"
     )
     parser.add_argument(
-        "--row", metavar="NAME", help="published row to compare with (default: the config's own)"
+        *("--model", "--row"),
+        metavar="NAME",
+        help="published model to compare with (default: the one whose settings the run has)",
     )
     parser.add_argument(
         "--samples", type=int, metavar="N", help="run the newest checkpoint on N test images"
@@ -39,12 +41,12 @@ def main(argv: list[str] | None = None) -> int:
     args = argument_parser().parse_args(argv)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with bad_input(args.verbose):
-        report = Report(args.folders, row=args.row, samples=args.samples)
+        report = Report(args.folders, model=args.model, samples=args.samples)
         output = args.output or args.folders[0] / "report"
         check_folder(output)
     for run in report.runs:
-        row = report.rows.get(run.name)
-        print(f"{run.name}: {run.steps} steps" + (f", row {row}" if row else ""))
+        model = report.models.get(run.name)
+        print(f"{run.name}: {run.steps} steps" + (f", compared with {model}" if model else ""))
     if args.dry_run:
         print(f"Would write the report to {output}")
         return 0

@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from d2_regnet import model_zoo
 from d2_regnet.utils.cli import ToolParser, bad_input
-from d2_regnet.utils.files import whole_file
+from d2_regnet.utils.files import check_file, write_file
 
 _EXAMPLES = """
 All models, with their published AP; those of one kind:
@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         elif args.config:
             text = config(args.config)
         else:
-            rows = matching(args.part)
-            text = json.dumps(rows, indent=1) if args.json else table(rows)
+            found = matching(args.part)
+            text = json.dumps(found, indent=1) if args.json else table(found)
     print(text)
     return 0
 
@@ -54,16 +54,16 @@ def matching(part: str) -> dict[str, dict]:
     Raises:
         ValueError: no name does.
     """
-    rows = {name: facts for name, facts in model_zoo.rows().items() if part.lower() in name}
-    if not rows:
+    found = {name: facts for name, facts in model_zoo.rows().items() if part.lower() in name}
+    if not found:
         raise ValueError(f"no model's name contains {part!r}; d2-regnet zoo lists all")
-    return rows
+    return found
 
 
-def table(rows: dict[str, dict]) -> str:
+def table(found: dict[str, dict]) -> str:
     lines = [
         (name, facts["box_ap"], facts["mask_ap"], round(facts["flops"] / 1e9))
-        for name, facts in rows.items()
+        for name, facts in found.items()
     ]
     heads = ("model", "box AP", "mask AP", "GFLOPs")
     return tabulate(lines, heads, floatfmt=("", ".1f", ".1f", "d"), missingval="-")
@@ -79,19 +79,14 @@ def save(args: argparse.Namespace) -> str:
     """Copies the file of a config; what is to be said of it.
 
     Raises:
-        ValueError: no `--config`, or FILE is not of its kind.
-        FileNotFoundError, FileExistsError: where FILE is to be.
+        ValueError: no `--config`, or FILE is not of its kind; others as `check_file`.
     """
     if not args.config:
         raise ValueError("--save needs --config NAME: the model whose config is to be saved")
     source = Path(model_zoo.get_config_file(args.config))
     if args.save.suffix != source.suffix:
         raise ValueError(f"--save {args.save}: a copy of {source.name} ends in {source.suffix}")
-    if not args.save.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--save: there is no folder {args.save.parent}")
-    if args.save.exists() and not args.overwrite:
-        raise FileExistsError(f"--save: {args.save} exists; --overwrite replaces it")
+    check_file(args.save, "--save", overwrite=args.overwrite)
     if not args.dry_run:
-        with whole_file(args.save) as file:
-            file.write(source.read_bytes())
+        write_file(args.save, source.read_bytes())
     return f"{'Would write' if args.dry_run else 'Wrote'} {args.save}"

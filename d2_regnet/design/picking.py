@@ -10,7 +10,7 @@ from tabulate import tabulate
 from d2_regnet.archs import Stages
 
 from .frontier import frontier, quality
-from .timing import Timing, body_pass, interleaved, within_reach
+from .timing import Timing, backbone_pass, interleaved, within_reach
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,11 @@ class Answer:
 
     def text(self) -> str:
         """A table, fast ones first, and the answer in a sentence."""
-        fast_first = sorted(self.timings, key=lambda name: self.timings[name].median)
+        fast_first = sorted(self.timings.items(), key=lambda item: item[1].median)
+        marks = dict.fromkeys(self.frontier, "yes")
         rows = [
-            (
-                name,
-                self.timings[name].median,
-                f"{self.timings[name].low:.1f}–{self.timings[name].high:.1f}",
-                self.quality[name],
-                "yes" if name in self.frontier else "",
-            )
-            for name in fast_first
+            (name, ms.median, f"{ms.low:.1f}–{ms.high:.1f}", self.quality[name], marks.get(name))
+            for name, ms in fast_first
         ]
         headers = ("", "ms, median", "middle half", self.measure, "frontier")
         lines = [f"{self.what}, {self.where}\n", tabulate(rows, headers, floatfmt=".1f")]
@@ -77,8 +72,11 @@ class Answer:
         if self.pick:
             lines.append(f"\nWithin {self.budget_ms:g} ms: {self.pick}")
         else:
-            needs = f"{fast_first[0]}, takes {self.timings[fast_first[0]].median:.1f} ms"
-            lines.append(f"\nNothing within {self.budget_ms:g} ms: the fastest, {needs}")
+            name, ms = fast_first[0]
+            lines.append(
+                f"\nNothing within {self.budget_ms:g} ms: the fastest, {name}, takes "
+                f"{ms.median:.1f} ms"
+            )
         return "\n".join(lines)
 
 
@@ -132,15 +130,14 @@ class Measurement:
         """Measures.
 
         Args:
-            progress: passed what is iterated and a word about it, as tqdm is.
+            progress: as tqdm: passed what is iterated and a word about it.
         """
-        passes, left_out = within_reach(
-            (
-                (name, partial(body_pass, self.archs[name], self.size, self.device, self.train))
-                for name in progress(self.names, "warming up")
-            ),
-            self.budget_ms,
+        options = self.size, self.device, self.train
+        candidates = (
+            (name, partial(backbone_pass, self.archs[name], *options))
+            for name in progress(self.names, "warming up")
         )
+        passes, left_out = within_reach(candidates, self.budget_ms)
         timings = interleaved(passes, self.rounds, lambda rounds: progress(rounds, "rounds"))
         measured = quality(self.archs)
         return Answer(self.what, self.where, self.budget_ms, *measured, timings, left_out)

@@ -14,17 +14,54 @@ from numpy.random import RandomState
 
 from d2_regnet.archs import WIDTH_QUANTUM, Complexity, RegNetArch, Stages, suggest
 
-from .anynet import AnyNetArch
-
 STAGES = 4
 SE_RATIO = 0.25  # of RegNetY (section 5)
 TRIES = 1_000_000  # as pycls's NUM_SAMPLES
 
 
 @dataclass(frozen=True)
+class AnyNetArch(Stages):
+    """A network stage by stage (paper, section 3.2); `build_regnet` builds it as it does a RegNet.
+
+    Args:
+        stage_widths, stage_depths, stage_group_widths, stage_bottleneck_ratios: as in
+            `archs.Stages`, one number a stage. The paper's b is one over the bottleneck ratio.
+        se_ratio: width of squeeze-and-excitation over the block's input width; 0 leaves it out.
+        stem_width: channels of the stem's output.
+
+    Raises:
+        ValueError: numbers of stages differ, or groups do not divide a bottleneck.
+    """
+
+    stage_widths: tuple[int, ...]
+    stage_depths: tuple[int, ...]
+    stage_group_widths: tuple[int, ...]
+    stage_bottleneck_ratios: tuple[float, ...]
+    se_ratio: float = 0.0
+    stem_width: int = 32
+
+    def __post_init__(self):
+        per_stage = (
+            self.stage_widths,
+            self.stage_depths,
+            self.stage_group_widths,
+            self.stage_bottleneck_ratios,
+        )
+        if len({len(numbers) for numbers in per_stage}) != 1:
+            raise ValueError(f"AnyNetArch: not one number a stage: {per_stage}")
+        for width, depth, group_width, ratio in zip(*per_stage):
+            bottleneck = round(width * ratio)
+            if min(width, depth, group_width, bottleneck) < 1 or bottleneck % group_width:
+                raise ValueError(
+                    f"AnyNetArch: no stage of width {width}, depth {depth} and bottleneck "
+                    f"{bottleneck} in groups of {group_width}"
+                )
+
+
+@dataclass(frozen=True)
 class Space:
-    """A design space: `draw(rng, se_ratio)` makes a candidate or raises ValueError where the
-    numbers drawn make no network; `allows(arch, cost)` decides on it."""
+    """`draw(rng, se_ratio)` makes a candidate, or raises ValueError where the numbers drawn make no
+    network; `allows(arch, cost)` decides on it."""
 
     about: str
     draw: Callable[[RandomState, float], Stages]
@@ -52,14 +89,19 @@ def draw_anynet(
     one g; D (`sort_w`), widths that do not shrink; E (`sort_d`), depths that do not shrink. Sorting
     independent draws gives the distribution that rejecting unsorted ones gives, without the waste.
     """
-    depths = [int(log_uniform(rng, 1, 16, 1)) for _ in range(STAGES)]
-    widths = [int(log_uniform(rng, 8, 1024, WIDTH_QUANTUM)) for _ in range(STAGES)]
-    bs = [power_of_two(rng, 1, 4) for _ in range(STAGES)]
-    groups = [power_of_two(rng, 1, 32) for _ in range(STAGES)]
-    bs = bs[:1] * STAGES if shared_b else bs
-    groups = groups[:1] * STAGES if shared_g else groups
-    widths = sorted(widths) if sort_w else widths
-    depths = sorted(depths) if sort_d else depths
+    stages = range(STAGES)
+    depths = [int(log_uniform(rng, 1, 16, 1)) for _ in stages]
+    widths = [int(log_uniform(rng, 8, 1024, WIDTH_QUANTUM)) for _ in stages]
+    bs = [power_of_two(rng, 1, 4) for _ in stages]
+    groups = [power_of_two(rng, 1, 32) for _ in stages]
+    if shared_b:
+        bs = bs[:1] * STAGES
+    if shared_g:
+        groups = groups[:1] * STAGES
+    if sort_w:
+        widths.sort()
+    if sort_d:
+        depths.sort()
     # Groups that divide, as pycls's adjust_ws_gs_comp.
     bottlenecks = [width // b for width, b in zip(widths, bs)]
     groups = [min(g, bottleneck) for g, bottleneck in zip(groups, bottlenecks)]
@@ -161,11 +203,10 @@ def sample(
         tolerance: how far from `flops` a network may be, as a share of it, in (0, 1). The paper's
             360 to 400 MF (section 3.2) are 0.05 around 380 MF.
         seed: 0 to 2**32 - 1; the same one gives the same networks.
-        progress: passed the numbers from 0 to n - 1, iterated as networks are found (tqdm, say).
+        progress: as tqdm: passed the numbers from 0 to n - 1, iterated as networks are found.
 
     Raises:
-        ValueError: an impossible argument, or so few networks of this size in the space that they
-            were not found in `TRIES` draws.
+        ValueError: an impossible argument, or too few networks found in `TRIES` draws.
     """
     if space not in SPACES:
         raise ValueError(f"unknown space {space!r}: {suggest(space, SPACES)}")

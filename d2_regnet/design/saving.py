@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from d2_regnet.archs import RegNetArch
-from d2_regnet.utils.files import whole_file
+from d2_regnet.utils.files import write_file
 
 from . import plots
 
@@ -27,21 +27,13 @@ def write_sample(folder: Path, stem: str, archs: Sequence[RegNetArch]) -> None:
     (folder / "archs").mkdir(parents=True, exist_ok=True)
     rows = []
     for i, arch in enumerate(archs, 1):
-        name = f"{stem}_{i:04d}"
-        parameters = asdict(arch)
-        text = yaml.safe_dump(parameters, sort_keys=False)
-        write(folder / "archs" / f"{name}.yaml", text.encode())
+        name, parameters = f"{stem}_{i:04d}", asdict(arch)
+        write_file(folder / f"archs/{name}.yaml", yaml.safe_dump(parameters, sort_keys=False))
         rows.append({"name": name, **parameters, **asdict(arch.complexity())})
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, rows[0])
     writer.writeheader()
     writer.writerows(rows)
-    write(folder / "samples.csv", table.getvalue().encode())
-    write(folder / "samples.json", json.dumps(rows, indent=1).encode())
-    write(folder / "samples.png", plots.sampled(archs))
-
-
-def write(path: Path, content: bytes) -> None:
-    """Writes a file whole."""
-    with whole_file(path) as file:
-        file.write(content)
+    write_file(folder / "samples.csv", table.getvalue())
+    write_file(folder / "samples.json", json.dumps(rows, indent=1))
+    write_file(folder / "samples.png", plots.sampled(archs))

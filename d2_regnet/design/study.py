@@ -20,7 +20,7 @@ from torch import nn
 from d2_regnet.archs import Stages
 from d2_regnet.data.shapes import CLASSES, render
 from d2_regnet.modeling import build_regnet
-from d2_regnet.utils.files import whole_file
+from d2_regnet.utils.files import write_file
 
 from . import edf
 from .sampling import sample
@@ -41,7 +41,7 @@ class Plan:
         family: "X" or "Y".
         steps: training steps, at least 1.
         batch_size: crops a step.
-        lr: the rate after the warm-up, which then falls along half a cosine (section 3.1).
+        lr: the learning rate after the warm-up, which then falls along half a cosine (section 3.1).
         train_images, test_images: images to cut crops from, of the shapes' two splits.
         seed: of the sample, the data, the weights and the order.
     """
@@ -69,7 +69,7 @@ class Plan:
 class Crops:
     """Images uint8 (N, 3, SIDE, SIDE), RGB, and class indices int64 (N,)."""
 
-    pictures: torch.Tensor
+    images: torch.Tensor
     classes: torch.Tensor
 
 
@@ -79,26 +79,26 @@ class Classifier(nn.Module):
     def __init__(self, arch: Stages, num_classes: int):
         super().__init__()
         last = f"s{len(arch.stage_widths)}"
-        self.body = build_regnet(arch, norm="BN", out_features=[last])
+        self.backbone = build_regnet(arch, norm="BN", out_features=[last])
         self.fc = nn.Linear(arch.stage_widths[-1], num_classes)
         nn.init.normal_(self.fc.weight, std=0.01)
         nn.init.zeros_(self.fc.bias)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        (features,) = self.body(pictures).values()
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        (features,) = self.backbone(images).values()
         return self.fc(features.mean(dim=(2, 3)))
 
 
 def make_crops(split: str, count: int, seed: int = 0) -> Crops:
     """A crop of every shape in the first `count` images of a split of `data.shapes`."""
-    pictures, classes = [], []
+    images, classes = [], []
     for index in range(count):
         image, kinds, seen = render(seed, split, index)
         image = torch.from_numpy(image).permute(2, 0, 1)
         for k, kind in enumerate(kinds, 1):
-            pictures.append(_crop(image, seen == k))
+            images.append(_crop(image, seen == k))
             classes.append(CLASSES.index(kind))
-    return Crops(torch.stack(pictures), torch.tensor(classes))
+    return Crops(torch.stack(images), torch.tensor(classes))
 
 
 def _crop(image: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
@@ -130,7 +130,7 @@ def train(arch: Stages, crops: Crops, plan: Plan) -> Classifier:
     order = np.random.RandomState(plan.seed)
     for _ in range(plan.steps):
         chosen = torch.from_numpy(order.randint(len(crops.classes), size=plan.batch_size))
-        loss = F.cross_entropy(model(_normal(crops.pictures[chosen])), crops.classes[chosen])
+        loss = F.cross_entropy(model(_normal(crops.images[chosen])), crops.classes[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -141,17 +141,15 @@ def train(arch: Stages, crops: Crops, plan: Plan) -> Classifier:
 @torch.no_grad()
 def error(model: Classifier, crops: Crops, batch_size: int = 256) -> float:
     """Share of crops whose class is not found, in percent."""
+    batches = zip(crops.images.split(batch_size), crops.classes.split(batch_size))
     wrong = sum(
-        int((model(_normal(pictures)).argmax(1) != classes).sum())
-        for pictures, classes in zip(
-            crops.pictures.split(batch_size), crops.classes.split(batch_size)
-        )
+        int((model(_normal(images)).argmax(1) != classes).sum()) for images, classes in batches
     )
     return 100 * wrong / len(crops.classes)
 
 
-def _normal(pictures: torch.Tensor) -> torch.Tensor:
-    return (pictures.float() - GREY) / 64
+def _normal(images: torch.Tensor) -> torch.Tensor:
+    return (images.float() - GREY) / 64
 
 
 def run(
@@ -160,9 +158,8 @@ def run(
     """Trains every network of the plan; continues where an earlier run of the same plan stopped.
 
     Args:
-        folder: it exists; results.json in it holds the plan, and each network as soon as it is
-            trained.
-        progress: passed the networks that are left, as tqdm is.
+        folder: it exists; its results.json holds the plan, and each network once it is trained.
+        progress: as tqdm: passed the networks that are left.
 
     Returns:
         By space, for every network its `parameters`, `error` (%), flops, params and acts.
@@ -172,13 +169,10 @@ def run(
     """
     file = folder / "results.json"
     results = load(plan, file)
-    left = [
-        (space, arch)
-        for space in plan.spaces
-        for arch in sample(space, plan.flops, plan.n, family=plan.family, seed=plan.seed)[
-            len(results[space]) :
-        ]
-    ]
+    left = []
+    for space in plan.spaces:
+        archs = sample(space, plan.flops, plan.n, family=plan.family, seed=plan.seed)
+        left += [(space, arch) for arch in archs[len(results[space]) :]]
     if left:
         to_learn = make_crops("train", plan.train_images, plan.seed)
         to_test = make_crops("val", plan.test_images, plan.seed)
@@ -190,8 +184,7 @@ def run(
             **asdict(arch.complexity()),
         }
         results[space].append(row)
-        with whole_file(file) as out:
-            out.write(json.dumps({"plan": asdict(plan), "results": results}, indent=1).encode())
+        write_file(file, json.dumps({"plan": asdict(plan), "results": results}, indent=1))
     return load(plan, file)
 
 
@@ -225,26 +218,17 @@ def text(results: dict[str, list[dict]]) -> str:
     rows = []
     for space, found in errors.items():
         _, low, high = edf.likely_best([row["depth"] for row in results[space]], found)
-        rows.append(
-            {
-                "space": space,
-                "networks": len(found),
-                "mean error %": np.mean(found),
-                "least": min(found),
-                "largest": max(found),
-                "best depth likely": f"{low:.0f} to {high:.0f}" if enough else "",
-            }
-        )
-    lines = [tabulate(rows, headers="keys", floatfmt=".1f")]
+        depth = f"{low:.0f} to {high:.0f}" if enough else ""
+        rows.append((space, len(found), np.mean(found), min(found), max(found), depth))
+    headers = ("space", "networks", "mean error %", "least", "largest", "best depth likely")
+    lines = [tabulate(rows, headers, floatfmt=".1f")]
     first, *others = errors
     for other in others:
         mean, low, high = edf.mean_difference(errors[other], errors[first])
+        interval = f"95% of bootstrap draws: {low:+.1f} to {high:+.1f}"
+        if not enough:
+            interval = f"no interval: fewer than {edf.ENOUGH} networks of a space"
         lines.append(
-            f"\nmean error of {other} minus that of {first}: {mean:+.1f} points "
-            + (
-                f"(95% of bootstrap draws: {low:+.1f} to {high:+.1f})"
-                if enough
-                else f"(no interval: fewer than {edf.ENOUGH} networks of a space)"
-            )
+            f"\nmean error of {other} minus that of {first}: {mean:+.1f} points ({interval})"
         )
     return "\n".join(lines)

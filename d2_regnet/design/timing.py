@@ -1,10 +1,10 @@
 """How long backbones take on this machine, measured side by side."""
 
-import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from d2_regnet.archs import Stages
@@ -25,24 +25,25 @@ class Timing:
     high: float
 
 
-def body_pass(arch: Stages, size: tuple[int, int], device: str, train: bool) -> Callable[[], None]:
-    """One pass of a backbone as detectors use it, for one random image; returns when it is done.
+def backbone_pass(
+    arch: Stages, size: tuple[int, int], device: str, train: bool
+) -> Callable[[], None]:
+    """A function that runs a backbone of random weights on a random image, and returns when done.
 
     Args:
-        arch: the network; its weights are random.
         size: (height, width) in pixels.
         device: cpu or cuda.
         train: forward and backward with the stem and s1 frozen and norms as EvalBN, as the
             recipes train; else forward alone.
     """
-    body = build_regnet(arch, norm="EvalBN", freeze_at=2).to(device).train(train)
-    picture = torch.rand(1, 3, *size, device=device)
+    backbone = build_regnet(arch, norm="EvalBN", freeze_at=2).to(device).train(train)
+    image = torch.rand(1, 3, *size, device=device)
 
     def once():
         with torch.set_grad_enabled(train):
-            features = body(picture)
+            features = backbone(image)
             if train:
-                body.zero_grad()
+                backbone.zero_grad()
                 sum(feature.sum() for feature in features.values()).backward()
         if device.startswith("cuda"):
             torch.cuda.synchronize()
@@ -72,15 +73,14 @@ def interleaved(
 def within_reach(
     passes: Iterable[tuple[str, Callable[[], Callable[[], None]]]], budget_ms: float
 ) -> tuple[dict[str, Callable[[], None]], list[str]]:
-    """Builds and warms up passes, cheap ones first, until one is far above the budget.
+    """Builds and warms up passes until one is far above the budget.
 
     Args:
         passes: names and what makes their pass, from little to much work.
-        budget_ms: milliseconds.
 
     Returns:
-        The passes that are worth measuring, and the names of the others: from the first on that
-        took `HOPELESS` budgets, though never one of the first `AT_LEAST`.
+        The passes worth measuring, and the names of the others: from the first on that took
+        `HOPELESS` budgets, though never one of the first `AT_LEAST`.
     """
     kept, left_out = {}, []
     for name, make in passes:
@@ -104,8 +104,5 @@ def stopwatch(once: Callable[[], None]) -> float:
 
 
 def _timing(seconds: list[float]) -> Timing:
-    ms = [1000 * each for each in seconds]
-    if len(ms) == 1:
-        return Timing(*ms * 3)
-    low, median, high = statistics.quantiles(ms, n=4, method="inclusive")
+    low, median, high = np.quantile(1000 * np.array(seconds), [0.25, 0.5, 0.75]).tolist()
     return Timing(median, low, high)

@@ -6,16 +6,7 @@ for agreement in check(predictor, "mask_rcnn.onnx", images):
     print(agreement)
 """
 
-from .checking import Agreement, agrees, built_in_pictures, check, import_onnxruntime, load
+from .checking import Agreement, agrees, check, load
 from .exporter import Export, set_limits
 
-__all__ = [
-    "Agreement",
-    "Export",
-    "agrees",
-    "built_in_pictures",
-    "check",
-    "import_onnxruntime",
-    "load",
-    "set_limits",
-]
+__all__ = ["Agreement", "Export", "agrees", "check", "load", "set_limits"]

@@ -16,6 +16,7 @@ from torchvision.ops import box_iou  # and what loading a TorchScript file needs
 
 from d2_regnet.data.shapes import render
 from d2_regnet.inference import Predictor
+from d2_regnet.utils.lazy import import_extra
 
 from .exporter import METADATA
 
@@ -56,9 +57,7 @@ def agrees(results: Iterable[Agreement]) -> bool:
 
 
 def load(path: str | os.PathLike) -> tuple[Callable[[np.ndarray], dict[str, np.ndarray]], dict]:
-    """An exported file as a function of an image, and its metadata.
-
-    It runs in ONNX Runtime or plain PyTorch, with as many threads as PyTorch uses here.
+    """An exported file as a function of an image, in as many threads as PyTorch uses here.
 
     Args:
         path: what `Export.write` has written, `.onnx` or not.
@@ -88,25 +87,24 @@ def check(
     """
     run, _ = load(path)
 
-    def eager(picture):
-        return predictor(picture, array_format="RGB").instances
+    def eager(image):
+        return predictor(image, array_format="RGB").instances
 
-    for picture in images:
+    for image in images:
         sides = {eager: [], run: []}
-        answers = [side(picture) for side in sides]
+        answers = [side(image) for side in sides]
         for _ in range(rounds):
             for side, seconds in sides.items():
                 start = time.perf_counter()
-                side(picture)
+                side(image)
                 seconds.append(time.perf_counter() - start)
         yield Agreement(*compare(*answers), *map(median, sides.values()))
 
 
 def compare(eager: Instances, exported: dict[str, np.ndarray]) -> tuple:
     """The first six fields of `Agreement`; each detection is paired once, the nearest first."""
-    boxes, scores, classes = (
-        torch.from_numpy(exported[name]) for name in ("boxes", "scores", "classes")
-    )
+    names = ("boxes", "scores", "classes")
+    boxes, scores, classes = (torch.from_numpy(exported[name]) for name in names)
     ious = box_iou(eager.pred_boxes.tensor, boxes)
     differences = (eager.scores[:, None] - scores).abs()
     same = (eager.pred_classes[:, None] == classes) & (ious > BOX_IOU) & (differences <= SCORE)
@@ -130,36 +128,18 @@ def compare(eager: Instances, exported: dict[str, np.ndarray]) -> tuple:
     return len(eager), len(scores), paired, lowest_box, lowest_mask, largest
 
 
-def built_in_pictures() -> dict[str, np.ndarray]:
+def built_in_images() -> dict[str, np.ndarray]:
     """Shapes of `d2_regnet.data.shapes`, as they are, enlarged, upright and small, by name."""
-    sizes = {"shapes": None, "large": (1200, 900), "upright": (300, 500), "small": (120, 90)}
-    return {
-        name: _resized(render(0, "val", index)[0], size)
-        for index, (name, size) in enumerate(sizes.items())
-    }
-
-
-def _resized(picture, size):
-    return picture if size is None else np.asarray(Image.fromarray(picture).resize(size))
-
-
-def import_onnxruntime():
-    """The package.
-
-    Raises:
-        ImportError: it is missing; the message says how to get it.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError(
-            "onnxruntime is not installed: pip install 'd2_regnet[export]'"
-        ) from error
-    return onnxruntime
+    sizes = {"large": (1200, 900), "upright": (300, 500), "small": (120, 90)}
+    images = {"shapes": render(0, "val", 0)[0]}
+    for index, (name, size) in enumerate(sizes.items(), 1):
+        image = Image.fromarray(render(0, "val", index)[0])
+        images[name] = np.asarray(image.resize(size))
+    return images
 
 
 def _load_onnx(path):
-    onnxruntime = import_onnxruntime()
+    onnxruntime = import_extra("onnxruntime", "export")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
@@ -168,7 +148,7 @@ def _load_onnx(path):
     props = session.get_modelmeta().custom_metadata_map
     texts = ("model", "producer", "input")
     metadata = {k: v if k in texts else json.loads(v) for k, v in props.items()}
-    return lambda picture: dict(zip(names, session.run(names, {"image": picture}))), metadata
+    return lambda image: dict(zip(names, session.run(names, {"image": image}))), metadata
 
 
 def _load_torchscript(path):
@@ -176,9 +156,9 @@ def _load_torchscript(path):
     module = torch.jit.load(os.fspath(path), _extra_files=extra)
     metadata = json.loads(extra[METADATA])
 
-    def run(picture):
+    def run(image):
         with torch.no_grad():
-            found = module(torch.from_numpy(np.array(picture)))
+            found = module(torch.from_numpy(np.array(image)))
         return dict(zip(metadata["outputs"], (each.numpy() for each in found)))
 
     return run, metadata

@@ -21,7 +21,8 @@ from d2_regnet.inference import Predictor
 from d2_regnet.inference.optimize import fold_norms
 from d2_regnet.inference.pooler import ChannelsLastPooler
 from d2_regnet.modeling.backbone.deform import ModulatedDeformConv
-from d2_regnet.utils.files import whole_file
+from d2_regnet.utils.files import write_file
+from d2_regnet.utils.lazy import import_extra
 from d2_regnet.utils.modules import stages
 
 from .graph import traceable
@@ -69,7 +70,7 @@ class Export:
             raise ValueError(f"the format must be {' or '.join(FORMATS)}, not {format!r}")
         _check_model(predictor.model)
         if format == "onnx":
-            _import_onnx()
+            import_extra("onnx", "export")
             _check_opset(predictor.model, opset)
         self.shortest_edge = shortest_edge(predictor.augmentations)
         self.model = copy.deepcopy(predictor.model).cpu().eval().requires_grad_(False)
@@ -102,8 +103,7 @@ class Export:
             # Each warns of a shape check that the trace leaves out, or that tracing is old.
             warnings.simplefilter("ignore")
             content = self._onnx(example) if self.format == "onnx" else self._torchscript(example)
-        with whole_file(path) as file:
-            file.write(content)
+        write_file(path, content)
 
     def _torchscript(self, example) -> bytes:
         traced = torch.jit.trace(self._traceable(example), example, check_trace=False)
@@ -113,7 +113,7 @@ class Export:
         return buffer.getvalue()
 
     def _onnx(self, example) -> bytes:
-        onnx = _import_onnx()
+        onnx = import_extra("onnx", "export")
         names = ["image", *self.metadata["outputs"]]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.onnx")
@@ -132,13 +132,8 @@ class Export:
             except (UnsupportedOperatorError, SymbolicValueError) as error:
                 raise ValueError(f"ONNX cannot carry this model: {error}") from error
             written = onnx.load(path)
-        onnx.helper.set_model_props(
-            written,
-            {
-                key: value if isinstance(value, str) else json.dumps(value)
-                for key, value in self.metadata.items()
-            },
-        )
+        texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in self.metadata.items()}
+        onnx.helper.set_model_props(written, texts)
         onnx.checker.check_model(written)
         return written.SerializeToString()
 
@@ -147,10 +142,10 @@ class Export:
 
 
 def shortest_edge(augmentations: list[T.Augmentation]) -> ShortestEdge | None:
-    """The resizing that a config's test images go through, if it is one that can be exported.
+    """The resizing of a config's test images.
 
     Raises:
-        ValueError: it is another than none, or Detectron2's `ResizeShortestEdge` of one length.
+        ValueError: it is neither none nor Detectron2's `ResizeShortestEdge` of one length.
     """
     if not augmentations:
         return None
@@ -229,8 +224,7 @@ def _limit_holders(model):
     """The modules that hold the limits, with the names of the two."""
     if isinstance(model, RetinaNet):
         return [(model, ("test_score_thresh", "max_detections_per_image"))]
-    predictors = model.roi_heads.box_predictor
-    predictors = stages(predictors)
+    predictors = stages(model.roi_heads.box_predictor)
     return [(each, ("test_score_thresh", "test_topk_per_image")) for each in predictors]
 
 
@@ -245,32 +239,20 @@ def _outputs(model) -> dict[str, str]:
     return outputs
 
 
-def _import_onnx():
-    try:
-        import onnx
-    except ImportError as error:
-        raise ImportError("onnx is not installed: pip install 'd2_regnet[export]'") from error
-    return onnx
-
-
 def _register_deformable() -> None:
     """torchvision tells the exporter of its other operators, not of this one."""
-    torch.onnx.register_custom_op_symbolic(
-        "torchvision::deform_conv2d", _deform_conv, _DEFORMABLE_OPSET
-    )
+    name = "torchvision::deform_conv2d"
+    torch.onnx.register_custom_op_symbolic(name, _deform_conv, _DEFORMABLE_OPSET)
 
 
 @parse_args(*"vvvvv", *"iiiiiiii", "b")
 def _deform_conv(
     g, x, weight, offset, mask, bias, sh, sw, ph, pw, dh, dw, groups, offset_groups, use_mask
 ):
+    inputs = [x, weight, offset, bias, *([mask] if use_mask else [])]
     return g.op(
         "DeformConv",
-        x,
-        weight,
-        offset,
-        bias,
-        *([mask] if use_mask else []),
+        *inputs,
         strides_i=(sh, sw),
         pads_i=(ph, pw, ph, pw),
         dilations_i=(dh, dw),

@@ -23,7 +23,7 @@ from d2_regnet import model_zoo
 from d2_regnet.checkpoint.fitting import BACKBONE, DETECTOR, SCRATCH, Fit, load_fitting
 from d2_regnet.engine import ProgressLine, check_config, load_config, train
 from d2_regnet.inference import find_model
-from d2_regnet.inference.outputs import write_picture
+from d2_regnet.inference.outputs import write_image
 from d2_regnet.report import Report
 from d2_regnet.utils.drawing import draw_instances, truth_and_found
 from d2_regnet.utils.files import check_folder, whole_file
@@ -258,7 +258,7 @@ def draw_pictures(cfg: DictConfig, output: Path) -> None:
         truth, prediction = (draw_instances(image, each, metadata) for each in both)
         gap = np.full((truth.shape[0], 8, 3), 255, np.uint8)
         target = output / "images" / f"{number:02d}_{Path(record['file_name']).stem}.jpg"
-        write_picture(np.hstack([truth, gap, prediction]), target)
+        write_image(np.hstack([truth, gap, prediction]), target)
 
 
 def _model(model: str, weights: str | None) -> tuple[DictConfig, str]:

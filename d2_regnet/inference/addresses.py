@@ -10,16 +10,6 @@ from urllib.request import Request, urlopen
 
 from d2_regnet.data.images import image_suffixes
 
-__all__ = [
-    "PATIENCE",
-    "VIDEO_SUFFIXES",
-    "download",
-    "is_address",
-    "is_stream",
-    "path_of",
-    "without_password",
-]
-
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
     for name in (

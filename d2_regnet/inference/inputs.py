@@ -102,39 +102,49 @@ class Url(File):
         yield Frame(self, to_array(image, "RGB"))
 
 
-@dataclass(frozen=True)
-class Video:
-    """A video's file; attributes as `File`'s."""
+class _Film:
+    """Frames that OpenCV reads: of a file, a stream or a camera."""
 
-    name: str
-    target: Path
     entry = None
-    local = True
+    _unread = "is no video that OpenCV can read"
 
     @cached_property
     def count(self) -> int:
         """How many frames it says it has; 0 where it does not say."""
-        return max(0, int(_asked(self.name, cv2.CAP_PROP_FRAME_COUNT)))
+        return max(0, int(self.open().get(cv2.CAP_PROP_FRAME_COUNT)))
 
-    @property
+    @cached_property
     def fps(self) -> float:
-        """Frames a second, 25 where the video does not say."""
-        return _fps(_asked(self.name, cv2.CAP_PROP_FPS))
+        """Frames a second, 25 where it does not say."""
+        fps = self.open().get(cv2.CAP_PROP_FPS)
+        return fps if 0 < fps < 1000 else 25.0
 
     def frames(self) -> Iterator[Frame]:
         """
         Raises:
             OSError: not one frame can be read.
         """
-        index = -1
-        for index, image in enumerate(_read(cv2.VideoCapture(self.name))):
+        index, _ = -1, self.fps  # which is not to be had of a stream once its end is read
+        for index, image in enumerate(_read(self.open())):
             yield Frame(self, image, index)
         if index < 0:
-            raise OSError(f"{self.name} is no video that OpenCV can read")
+            raise OSError(f"{self.name} {self._unread}")
 
 
 @dataclass(frozen=True)
-class Stream:
+class Video(_Film):
+    """A video's file; attributes as `File`'s."""
+
+    name: str
+    target: Path
+    local = True
+
+    def open(self) -> cv2.VideoCapture:
+        return cv2.VideoCapture(self.name)
+
+
+@dataclass(frozen=True)
+class Stream(_Film):
     """A video on the network, which need not end.
 
     Attributes:
@@ -146,15 +156,11 @@ class Stream:
     target: Path
     entry = None
     local = False
+    _unread = "gave not one frame"
 
     @property
     def name(self) -> str:
         return without_password(self.address)
-
-    @cached_property
-    def count(self) -> int:
-        """How many frames it says it has; 0 where it does not say."""
-        return max(0, int(self.open().get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def open(self) -> cv2.VideoCapture:
         """The stream, opened at the first call.
@@ -181,22 +187,6 @@ class Stream:
 
     def _unopened(self) -> str:
         return f"{self.name} does not answer, or with no video that OpenCV can read"
-
-    @cached_property
-    def fps(self) -> float:
-        """Frames a second, 25 where it does not say."""
-        return _fps(self.open().get(cv2.CAP_PROP_FPS))
-
-    def frames(self) -> Iterator[Frame]:
-        """
-        Raises:
-            OSError: not one frame comes.
-        """
-        index, _ = -1, self.fps  # which is not to be had once the end is read
-        for index, image in enumerate(_read(self.open())):
-            yield Frame(self, image, index)
-        if index < 0:
-            raise OSError(f"{self.name}: not one frame came")
 
 
 @dataclass(frozen=True)
@@ -228,15 +218,14 @@ def find_sources(
     """What the inputs name, each once, in their order; nothing is opened, but an address of http
     whose suffix does not tell an image from a video is asked.
 
-    Where it is drawn follows from where it lies: below the output folder as below the folder that
-    all inputs have in common, so two files of one name do not meet; and so for addresses. A JPEG or
-    PNG keeps its name, to any other image's `.png` is added, to any other video's `.mp4`.
+    Each is drawn below the output folder as it lies below the folder that all files (or addresses)
+    have in common, so two of one name do not meet. A JPEG or PNG keeps its name, to any other
+    image's `.png` is added, to any other video's `.mp4`.
 
     Args:
-        inputs: files, folders (all their images and videos, at any depth), globs (`**` too), the
-            number of a camera, or addresses: http(s) of images, videos and streams, rtsp and its
-            like. A file that does not exist is taken for an image.
-        output: the folder of the results. What lies in it is no input of a folder's or a glob's.
+        inputs: files, folders (at any depth), globs (`**` too), a camera's number, or addresses of
+            images, videos and streams. A file that does not exist is taken for an image.
+        output: the folder of the results; nothing in it is an input of a folder or a glob.
         account: counts what lies in the folders, or matches the globs, and is not taken.
 
     Raises:
@@ -368,14 +357,3 @@ def _read(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
             yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     finally:
         capture.release()
-
-
-def _asked(name: str, what: int) -> float:
-    capture = cv2.VideoCapture(name)
-    value = capture.get(what)
-    capture.release()
-    return value
-
-
-def _fps(value: float) -> float:
-    return value if 0 < value < 1000 else 25.0

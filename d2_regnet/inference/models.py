@@ -15,8 +15,6 @@ from d2_regnet.data.shapes import register_named_shapes
 from d2_regnet.model_zoo.loading import load_any, trained_weights
 from d2_regnet.model_zoo.settings import setting
 
-__all__ = ["dataset_metadata", "find_model", "number_of_classes"]
-
 
 def find_model(
     model: str, weights: str | None = None, *, backbone: bool = False
@@ -24,15 +22,15 @@ def find_model(
     """A model's config, and the weights of a trained detector.
 
     Args:
-        model: the name of a row, or one to be composed; a LazyConfig (`.py`, or the config.yaml of
-            a run); a yacs config (`.yaml`); or a run's folder.
-        weights: a file, or an address that Detectron2 takes. By default a row's published ones, a
+        model: a name that the zoo has or composes; a LazyConfig (`.py`, or the config.yaml of a
+            run); a yacs config (`.yaml`); or a run's folder.
+        weights: a file, or an address that Detectron2 takes; default: a model's published ones, a
             run's newest checkpoint, or a yacs config's MODEL.WEIGHTS.
         backbone: where no trained detector is known, take what the config's training begins with.
 
     Raises:
         FileNotFoundError: there is no such config or checkpoint.
-        ValueError: no such row, a broken config, or no weights are known.
+        ValueError: no such model, a broken config, or no weights are known.
     """
     cfg = load_any(model)
     if isinstance(cfg, CfgNode):

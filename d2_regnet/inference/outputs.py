@@ -14,12 +14,10 @@ import numpy as np
 from detectron2.data.catalog import Metadata
 from PIL import Image
 
-from d2_regnet.utils.files import check_folder, whole_file
+from d2_regnet.utils.files import check_folder, whole_file, write_file
 
 from .inputs import Frame, Source, Stream, Video
 from .prediction import Prediction
-
-__all__ = ["CSV", "JSON", "Results", "VideoWriter", "check_targets", "write_picture"]
 
 JSON, CSV = "predictions.json", "predictions.csv"
 _COLUMNS = ("file", "frame", "class", "score", "x0", "y0", "x1", "y1", "mask_area")
@@ -51,10 +49,6 @@ class Results:
     """Collects predictions, and writes them as one COCO file and one table."""
 
     def __init__(self, metadata: Metadata):
-        """
-        Args:
-            metadata: the classes, as a `Prediction` has them.
-        """
         ids = metadata.thing_dataset_id_to_contiguous_id
         names = metadata.thing_classes
         self._coco = {
@@ -73,14 +67,11 @@ class Results:
             image["frame"] = frame.index
         self._coco["images"].append(image)
         instances = prediction.instances
+        areas = [None] * len(prediction)
         if instances.has("pred_masks"):
             areas = instances.pred_masks.flatten(1).sum(1).tolist()
-        else:
-            areas = [None] * len(prediction)
-        boxes = instances.pred_boxes.tensor.tolist()
-        for each, name, box, area in zip(
-            prediction.to_coco(image["id"]), prediction.names, boxes, areas
-        ):
+        boxes, found = instances.pred_boxes.tensor.tolist(), prediction.to_coco(image["id"])
+        for each, name, box, area in zip(found, prediction.names, boxes, areas):
             each["bbox"] = [round(value, 2) for value in each["bbox"]]
             each |= {
                 "id": len(self._coco["annotations"]) + 1,
@@ -107,12 +98,11 @@ class Results:
         csv.writer(table).writerows([_COLUMNS, *self._rows])
         texts = {JSON: json.dumps(self._coco), CSV: table.getvalue()}
         for name, text in texts.items():
-            with whole_file(folder / name) as file:
-                file.write(text.encode())
+            write_file(folder / name, text)
         return [folder / name for name in texts]
 
 
-def write_picture(image: np.ndarray, target: Path) -> None:
+def write_image(image: np.ndarray, target: Path) -> None:
     """Writes an RGB array as JPEG or PNG, as the target's name says."""
     target.parent.mkdir(parents=True, exist_ok=True)
     kind = "PNG" if target.suffix.lower() == ".png" else "JPEG"

@@ -9,6 +9,7 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 
 from d2_regnet.utils.drawing import draw_instances
+from d2_regnet.utils.lazy import import_extra
 
 if TYPE_CHECKING:
     import supervision
@@ -57,13 +58,8 @@ class Prediction:
         Raises:
             ImportError: supervision is not installed.
         """
-        try:
-            from supervision import Detections
-        except ImportError as error:
-            raise ImportError(
-                "supervision is not installed: pip install 'd2_regnet[supervision]'"
-            ) from error
-        found = Detections.from_detectron2({"instances": self.instances})
+        detections = import_extra("supervision", "supervision").Detections
+        found = detections.from_detectron2({"instances": self.instances})
         found.data["class_name"] = np.array(self.names, dtype=str)
         return found
 

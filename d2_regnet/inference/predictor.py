@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
@@ -27,7 +28,7 @@ __all__ = ["Image", "Predictor"]
 logger = logging.getLogger(__name__)
 THRESHOLD = 0.5  # the lowest score kept, in Python and by `d2-regnet predict`
 _ORDERS = ("RGB", "BGR")
-Picture = str | os.PathLike | np.ndarray | Image.Image
+ImageLike = str | os.PathLike | np.ndarray | Image.Image
 
 
 class Predictor:
@@ -89,14 +90,14 @@ class Predictor:
 
     @classmethod
     def from_zoo(cls, name: str, **options) -> "Predictor":
-        """The predictor of a row with its published weights, which are downloaded once.
+        """The predictor of a model of the zoo; its published weights are downloaded once.
 
         Args:
             name: see `model_zoo.list()`.
             **options: the constructor's.
 
         Raises:
-            ValueError: no such row, or none with published weights.
+            ValueError: no such model, or none with published weights.
         """
         return cls(*find_model(name), **options)
 
@@ -106,15 +107,15 @@ class Predictor:
         return list(self.metadata.thing_classes)
 
     def __call__(
-        self, images: Picture | Sequence[Picture], *, array_format: str | None = None
+        self, images: ImageLike | Sequence[ImageLike], *, array_format: str | None = None
     ) -> Prediction | list[Prediction]:
         """
         Args:
             images: one image or several: paths, PIL images, which are turned as their EXIF
                 orientation says, or uint8 arrays (H, W, 3), also (H, W) and, with transparency,
                 which is dropped, (H, W, 4). Values of 16 bits are scaled to 8.
-            array_format: the channel order of arrays, "RGB" or "BGR". Not given, it is RGB, and a
-                warning says so once.
+            array_format: the channel order of arrays, "RGB" or "BGR"; default: RGB, as a warning
+                says once.
 
         Returns:
             A `Prediction`, or a list of them for several images. Of many, `stream` holds one
@@ -124,12 +125,12 @@ class Predictor:
             ValueError: an array of another kind, or no such order.
             OSError: a file that is missing or no image.
         """
-        if isinstance(images, Picture) or not isinstance(images, Iterable):
+        if isinstance(images, ImageLike) or not isinstance(images, Iterable):
             return next(self.stream([images], array_format=array_format))
         return list(self.stream(images, array_format=array_format))
 
     def stream(
-        self, images: Iterable[Picture], *, array_format: str | None = None
+        self, images: Iterable[ImageLike], *, array_format: str | None = None
     ) -> Iterator[Prediction]:
         """As calling it with `images` and `array_format`, but one prediction after the other."""
         if array_format is not None and array_format not in _ORDERS:
@@ -138,13 +139,13 @@ class Predictor:
         while batch := list(islice(images, self.batch_size)):
             yield from self._predict([self._read(each, array_format) for each in batch])
 
-    def _read(self, picture: Picture, array_format: str | None) -> np.ndarray:
+    def _read(self, image: ImageLike, array_format: str | None) -> np.ndarray:
         """uint8 (H, W, 3) in the model's channel order."""
-        if isinstance(picture, str | os.PathLike):
-            return read_image(os.fspath(picture), self.input_format)
-        if isinstance(picture, Image.Image):
-            return to_array(picture, self.input_format)
-        array, order = _three_channels(picture), array_format
+        if isinstance(image, str | os.PathLike):
+            return read_image(os.fspath(image), self.input_format)
+        if isinstance(image, Image.Image):
+            return to_array(image, self.input_format)
+        array, order = _three_channels(image), array_format
         if order is None:
             _say_the_order()
             order = "RGB"
@@ -152,29 +153,22 @@ class Predictor:
 
     @torch.no_grad()
     def _predict(self, images: list[np.ndarray]) -> list[Prediction]:
-        inputs = []
-        for image in images:
+        stride = max(1, self.model.backbone.size_divisibility)
+        # By the size that the model pads to: padding to another image's would change what is found
+        # near the edges.
+        groups = defaultdict(dict)
+        for i, image in enumerate(images):
             height, width = image.shape[:2]
             augmented = T.AugInput(image)
             T.AugmentationList(self.augmentations)(augmented)
             tensor = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
-            inputs.append({"image": tensor, "height": height, "width": width})
+            padded = tuple(-(-side // stride) for side in tensor.shape[1:])
+            groups[padded][i] = {"image": tensor, "height": height, "width": width}
         found = {}
-        for group in self._of_one_size([each["image"] for each in inputs]):
-            outputs = self.model([inputs[i] for i in group])
+        for group in groups.values():
+            outputs = self.model(list(group.values()))
             found |= {i: output["instances"].to("cpu") for i, output in zip(group, outputs)}
         return [Prediction(self._filtered(found[i]), self.metadata) for i in range(len(images))]
-
-    def _of_one_size(self, tensors: list[torch.Tensor]) -> list[list[int]]:
-        """Indices of tensors (C, H, W) that the model pads to the same size, whatever the batch.
-
-        Padding to a larger one would change what is found near the edges.
-        """
-        stride = max(1, self.model.backbone.size_divisibility)
-        groups = {}
-        for i, tensor in enumerate(tensors):
-            groups.setdefault(tuple(-(-side // stride) for side in tensor.shape[1:]), []).append(i)
-        return list(groups.values())
 
     def _filtered(self, instances):
         keep = instances.scores >= self.threshold

@@ -9,10 +9,8 @@ from pathlib import Path
 from d2_regnet.utils.progress import progress
 
 from .inputs import File, Frame, Source
-from .outputs import Results, VideoWriter, write_picture
+from .outputs import Results, VideoWriter, write_image
 from .predictor import Predictor
-
-__all__ = ["predict"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +76,7 @@ def _frames(
 def _draw(frame: Frame, prediction, writers: dict, stack: ExitStack) -> None:
     source = frame.source
     if isinstance(source, File):
-        write_picture(prediction.draw(frame.image), source.target)
+        write_image(prediction.draw(frame.image), source.target)
         return
     if source not in writers:
         writers[source] = stack.enter_context(VideoWriter(source))

@@ -84,15 +84,15 @@ def conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
     rows = x.permute(0, 2, 3, 1)
     out = x.new_empty(count, height, width, weight.shape[2])
     lines = max(1, _AT_ONCE // (36 * 4 * across * channels))
-    pictures, lines = max(1, lines // down), min(lines, down)
-    for i in range(0, count, pictures):
+    images, lines = max(1, lines // down), min(lines, down)
+    for i in range(0, count, images):
         for j in range(0, down, lines):
-            tiles = _tiles(rows[i : i + pictures], j, min(lines, down - j), across)
+            tiles = _tiles(rows[i : i + images], j, min(lines, down - j), across)
             part = to_tile @ tiles.permute(4, 5, 0, 1, 2, 3).reshape(36, -1)
             part = torch.bmm(part.view(36, -1, channels), weight)
             part = (from_products @ part.view(36, -1)).view(4, 4, *tiles.shape[:3], -1)
             part = part.permute(2, 3, 0, 4, 1, 5).flatten(3, 4).flatten(1, 2)
-            out[i : i + pictures, 4 * j : 4 * (j + lines)] = part[:, : height - 4 * j, :width]
+            out[i : i + images, 4 * j : 4 * (j + lines)] = part[:, : height - 4 * j, :width]
     if bias is not None:
         out += bias
     return out.permute(0, 3, 1, 2)

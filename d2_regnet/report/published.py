@@ -1,4 +1,4 @@
-"""Which published row a run is of, and in what its settings differ from the row's."""
+"""Which published model a run is of, and in what its settings differ from the model's."""
 
 import re
 import tempfile
@@ -13,7 +13,7 @@ from d2_regnet.engine import load_config
 
 from .runs import Run, flatten, parse_config
 
-SOURCES = {"mmdet": "MMDetection", "detectron2": "Detectron2"}
+_SOURCES = {"mmdet": "MMDetection", "detectron2": "Detectron2"}
 _BATCH = "dataloader.train.total_batch_size"
 # What says where, how fast and how often, and changes nothing that is learnt.
 _NEUTRAL = re.compile(
@@ -22,45 +22,50 @@ _NEUTRAL = re.compile(
 )
 
 
-def check_row(name: str) -> str:
-    """The spelling of a row that has a published AP.
+def check_model(name: str) -> str:
+    """The spelling of a model of the zoo that has a published AP.
 
     Raises:
-        ValueError: there is no such row, or nothing is published about it.
+        ValueError: there is no such model, or nothing is published about it.
     """
-    row = model_zoo.canonical_name(name)
-    if model_zoo.rows().get(row, {}).get("box_ap") is None:
-        raise ValueError(f"{row}: no AP of it is published (MODEL_ZOO.md has the rows that have)")
-    return row
+    model = model_zoo.canonical_name(name)
+    if model_zoo.rows().get(model, {}).get("box_ap") is None:
+        raise ValueError(f"{model}: no AP of it is published (MODEL_ZOO.md has those of all)")
+    return model
 
 
-def published_ap(row: str) -> dict[str, float]:
+def published_ap(model: str) -> dict[str, float]:
     """COCO AP on val2017 by task, 0 to 100."""
-    facts = model_zoo.rows()[row]
+    facts = model_zoo.rows()[model]
     found = {"bbox": facts["box_ap"], "segm": facts["mask_ap"]}
     return {task: float(value) for task, value in found.items() if value is not None}
 
 
+def source(model: str) -> str:
+    """Who published the AP of a model."""
+    return _SOURCES[model_zoo.rows()[model]["source"]]
+
+
 def recognise(run: Run) -> str | None:
-    """The row with a published AP of which the run has all the settings; None if there is none."""
+    """The published model of which the run has all the settings; None if there is none."""
     if "dataloader.train.dataset.names" not in run.config:
         return None
     arch = str(run.config.get("model.backbone.bottom_up.arch", "")).lower().replace("-", "_")
-    for row, facts in model_zoo.rows().items():
-        may_be = arch in row if arch else "regnet" not in row  # spares reading most rows
-        if facts["box_ap"] is not None and may_be and not differences(run, row):
-            return row
+    for model, facts in model_zoo.rows().items():
+        may_be = arch in model if arch else "regnet" not in model  # spares reading most configs
+        if facts["box_ap"] is not None and may_be and not differences(run, model):
+            return model
     return None
 
 
-def differences(run: Run, row: str) -> dict[str, tuple]:
-    """Settings in which a run differs from a row made for the run's batch size.
+def differences(run: Run, model: str) -> dict[str, tuple]:
+    """Settings in which a run differs from a model's config made for the run's batch size.
 
     Returns:
-        By dotted key: the run's value and the row's; None where one has no such key.
+        By dotted key: the run's value and the config's; None where one has no such key.
     """
     scaled = [f"{_BATCH}={run.batch_size}"] if run.batch_size else []
-    return different([run.config, _flat(load_config(row, scaled))], ignored=_NEUTRAL)
+    return different([run.config, _flat(load_config(model, scaled))], ignored=_NEUTRAL)
 
 
 def different(configs: list[dict], ignored: re.Pattern = re.compile("train.output_dir")) -> dict:
@@ -78,8 +83,7 @@ def _same(key: str, first, second) -> bool:
     """Also of a class or function that is called by two addresses, such as `d2_regnet.data.X`."""
     if first == second or not key.endswith("_target_"):
         return first == second
-    names = (first, second)
-    if not all(isinstance(name, str) and name.startswith("d2_regnet.") for name in names):
+    if not all(str(name).startswith("d2_regnet.") for name in (first, second)):
         return False
     try:
         return locate(first) is locate(second)

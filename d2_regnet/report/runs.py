@@ -46,6 +46,11 @@ class Run:
         return max([*self.training, *self.evaluations])
 
     @property
+    def planned_steps(self) -> int:
+        """How many the config asks for; 0 if it does not say."""
+        return _whole_number(self.config, "train.max_iter", "SOLVER.MAX_ITER")
+
+    @property
     def tasks(self) -> list[str]:
         return list(dict.fromkeys(task for found in self.evaluations.values() for task in found))
 
@@ -56,11 +61,26 @@ class Run:
         return sorted((name for name in names if "loss" in name), key=lambda n: n != "total_loss")
 
     @property
-    def batch_size(self) -> int | None:
-        """Images a step, over all processes."""
-        keys = ("dataloader.train.total_batch_size", "SOLVER.IMS_PER_BATCH")
-        found = [self.config[key] for key in keys if type(self.config.get(key)) is int]
-        return found[0] if found else None
+    def batch_size(self) -> int:
+        """Images a step, over all processes; 0 if the config does not say."""
+        return _whole_number(
+            self.config, "dataloader.train.total_batch_size", "SOLVER.IMS_PER_BATCH"
+        )
+
+    @property
+    def images_per_second(self) -> float:
+        """Of training, over all processes; NaN where the batch size or the time is not known."""
+        return (self.batch_size or math.nan) / (self.typical("time") or math.nan)
+
+    @property
+    def share_waiting(self) -> float:
+        """Of a step's time, what is spent waiting for data; NaN where that is not known."""
+        return self.typical("data_time") / (self.typical("time") or math.nan)
+
+    @property
+    def peak_memory(self) -> float:
+        """MiB; NaN on a CPU."""
+        return max(self.memory.values(), default=math.nan)
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and values of a training metric."""
@@ -82,6 +102,12 @@ class Run:
         """The last evaluation's value, 0 to 100; NaN if there is none."""
         return ([math.nan] + self.ap_curve(task, metric)[1])[-1]
 
+    def best_ap(self, task: str) -> tuple[float, int]:
+        """The highest AP, and the first step that has it; NaN and 0 if there is none."""
+        steps, values = self.ap_curve(task)
+        found = [each for each in zip(values, steps) if math.isfinite(each[0])]
+        return max(found, key=lambda each: each[0], default=(math.nan, 0))
+
     def classes(self, task: str) -> dict[str, float]:
         """AP by class, of the last evaluation that has them."""
         for found in reversed(self.evaluations.values()):
@@ -94,6 +120,11 @@ class Run:
         """The median of a training metric; NaN if there is none."""
         values = [value for value in self.curve(name)[1] if math.isfinite(value)]
         return statistics.median(values) if values else math.nan
+
+
+def _whole_number(config: dict[str, object], *keys: str) -> int:
+    """The first of the settings that is one; 0 if none is."""
+    return next((config[key] for key in keys if type(config.get(key)) is int), 0)
 
 
 def task_title(task: str) -> str:
@@ -129,21 +160,17 @@ def _read_run(folder: Path, name: str) -> Run:
             f"{folder} has no metrics.json: name the folder that a training wrote to "
             "(train.output_dir)"
         )
-    config_text = _text(folder / "config.yaml")
-    config = flatten(parse_config(config_text))
-    period = config.get("train.eval_period", config.get("TEST.EVAL_PERIOD"))
-    training, evaluations, broken = parse_metrics(
-        file.read_text(errors="replace").split("\n"), period if type(period) is int else 0
-    )
+    text = _text(folder / "config.yaml")
+    config = flatten(parse_config(text))
+    period = _whole_number(config, "train.eval_period", "TEST.EVAL_PERIOD")
+    training, evaluations, broken = parse_metrics(_text(file).split("\n"), period)
     if not training and not evaluations:
         raise ValueError(f"{file}: no line holds the metrics of a step ({broken} broken lines)")
-    run = Run(name, folder, training, evaluations, broken_lines=broken)
-    run.config_text, run.config = config_text, config
     # Detectron2 writes the memory into its log alone.
     found = (_MEMORY.search(line) for line in _text(folder / "log.txt").splitlines())
-    run.memory = {int(match[1]) + 1: float(match[2]) for match in found if match}
-    run.memory |= dict(zip(*run.curve("max_mem")))
-    run.memory = dict(sorted(run.memory.items()))
+    memory = {int(match[1]) + 1: float(match[2]) for match in found if match}
+    run = Run(name, folder, training, evaluations, memory, text, config, broken)
+    run.memory = dict(sorted({**memory, **dict(zip(*run.curve("max_mem")))}.items()))
     return run
 
 

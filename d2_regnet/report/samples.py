@@ -2,12 +2,10 @@
 
 import io
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Instances
 from PIL import Image
@@ -16,11 +14,16 @@ from d2_regnet.data import read_image
 from d2_regnet.data.shapes import register_named_shapes
 from d2_regnet.inference import Predictor
 from d2_regnet.model_zoo.loading import load_any
-from d2_regnet.utils.drawing import draw_instances, from_annotations, from_results
+from d2_regnet.model_zoo.settings import setting
+from d2_regnet.utils.drawing import (
+    SHOWN_SCORE,
+    draw_instances,
+    from_annotations,
+    truth_and_found,
+)
 
 from .runs import Run
 
-SHOWN_SCORE = 0.5
 DEFAULT_COUNT = 6
 _WIDTH = 960  # pixels of an image on the page, at most
 
@@ -30,7 +33,7 @@ class Sample:
     """One image's drawings, by caption, as JPEG."""
 
     title: str
-    pictures: dict[str, bytes]
+    images: dict[str, bytes]
 
 
 class NewSamples:
@@ -52,18 +55,20 @@ class NewSamples:
         if not last.is_file():
             raise ValueError(f"--samples: {run.folder} has no checkpoint (last_checkpoint)")
         self._weights = str(run.folder / last.read_text().strip())
-        yacs = isinstance(self._cfg, CfgNode)
-        data = self._cfg.DATASETS.TEST if yacs else self._cfg.dataloader.test.dataset.names
-        self._records, self._metadata = _dataset(data)
-        self._records = self._records[:count]
+        records, self._metadata = _dataset(setting(self._cfg, "test data") or "")
+        self._records = records[:count]
 
     def draw(self) -> list[Sample]:
         """Predicts and draws."""
         predictor = Predictor(self._cfg, self._weights, threshold=SHOWN_SCORE)
-        return [
-            _draw(each, predictor(_image(each), array_format="RGB").instances, self._metadata)
-            for each in self._records
-        ]
+        samples = []
+        for record in self._records:
+            size = record["height"], record["width"]
+            image = read_image(record["file_name"], "RGB", size[::-1])
+            truth = from_annotations(record.get("annotations", []), size)
+            found = predictor(image, array_format="RGB").instances
+            samples.append(_sample(record, image, truth, found, self._metadata))
+        return samples
 
 
 def collect(run: Run, count: int = DEFAULT_COUNT) -> tuple[list[Sample], str]:
@@ -72,9 +77,7 @@ def collect(run: Run, count: int = DEFAULT_COUNT) -> tuple[list[Sample], str]:
     Returns:
         At most `count` samples, and where they are from, or why there are none.
     """
-    drawn = sorted((run.folder / "images").glob("*.[pj][np]g")) or [
-        file for file in [run.folder / "predictions.png"] if file.is_file()
-    ]
+    drawn = sorted((run.folder / "images").glob("*.[pj][np]g"))
     found = [sample for sample in map(_read, drawn[:count]) if sample]
     if found:
         return found, f"The run drew these itself ({found[0].title} and on)."
@@ -85,15 +88,17 @@ def collect(run: Run, count: int = DEFAULT_COUNT) -> tuple[list[Sample], str]:
         predictions = json.loads(results.read_text())
         name = run.config.get("dataloader.test.dataset.names") or run.config["DATASETS.TEST"]
         records, metadata = _dataset(name)
-        found = list(_draw_results(records[:count], predictions, metadata))
+        drawings = truth_and_found(records[:count], predictions, metadata)
+        found = [_sample(each, *parts, metadata) for each, parts in zip(records, drawings)]
     except Exception as error:  # of files of any kind, which the page can do without
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return [], f"None: {results.name} cannot be drawn here ({reason})."
     return found, "From the last evaluation, the first images of the test set."
 
 
-def _dataset(names) -> tuple[list[dict], object]:
-    name = names if isinstance(names, str) else next(iter(names))
+def _dataset(names: str | list[str]) -> tuple[list[dict], object]:
+    """The records and the metadata of the first of the names."""
+    name = names if isinstance(names, str) else names[0]
     register_named_shapes(name)
     if name not in DatasetCatalog:
         raise ValueError(f"the data set {name!r} is not registered here")
@@ -108,33 +113,17 @@ def _read(file: Path) -> Sample | None:
         return None
 
 
-def _draw_results(records: Iterable[dict], predictions: list[dict], metadata) -> Iterable[Sample]:
-    ids = metadata.thing_dataset_id_to_contiguous_id
-    for record in records:
-        mine = [each for each in predictions if each["image_id"] == record["image_id"]]
-        yield _draw(record, from_results(mine, (record["height"], record["width"]), ids), metadata)
-
-
-def _draw(record: dict, instances: Instances, metadata) -> Sample:
+def _sample(
+    record: dict, image: np.ndarray, truth: Instances, found: Instances, metadata
+) -> Sample:
     """Ground truth and prediction, each on the image."""
-    size, image = (record["height"], record["width"]), _image(record)
-    shown = instances[instances.scores >= SHOWN_SCORE]
+    caption = "prediction" if len(found) else f"prediction (none of {SHOWN_SCORE:.0%} or more)"
     drawings = {
-        "ground truth": from_annotations(record.get("annotations", []), size),
-        "prediction" if len(shown) else f"prediction (none of {SHOWN_SCORE:.0%} or more)": shown,
+        name: draw_instances(image, each, metadata)
+        for name, each in {"ground truth": truth, caption: found}.items()
     }
-    return Sample(
-        Path(record["file_name"]).name,
-        {
-            caption: _jpeg(Image.fromarray(draw_instances(image, each, metadata)), _WIDTH)
-            for caption, each in drawings.items()
-        },
-    )
-
-
-def _image(record: dict) -> np.ndarray:
-    """uint8 (H, W, 3), RGB, turned as its annotations are."""
-    return read_image(record["file_name"], "RGB", (record["width"], record["height"]))
+    images = {name: _jpeg(Image.fromarray(each), _WIDTH) for name, each in drawings.items()}
+    return Sample(Path(record["file_name"]).name, images)
 
 
 def _jpeg(image: Image.Image, width: int) -> bytes:

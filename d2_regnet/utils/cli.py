@@ -55,28 +55,19 @@ class ToolParser(argparse.ArgumentParser):
 
     def add_model(self) -> None:
         """Adds `--model` and `--weights`, which `d2_regnet.inference.find_model` takes."""
-        self.add_argument(
-            "--model",
-            required=True,
-            metavar="MODEL",
-            help="a name that `d2-regnet zoo` lists, a config (.py, .yaml), or a run's folder",
-        )
-        self.add_argument(
-            "--weights",
-            metavar="PATH",
-            help="default: the published ones, or the run's newest",
-        )
+        about = "a name that `d2-regnet zoo` lists, a config (.py, .yaml), or a run's folder"
+        self.add_argument("--model", required=True, metavar="MODEL", help=about)
+        about = "default: the published ones, or the run's newest"
+        self.add_argument("--weights", metavar="PATH", help=about)
 
     def add_device(self) -> None:
         """Adds `--device` and `--dtype`, which `d2_regnet.inference.Predictor` takes."""
         from .dtypes import DTYPES  # loads torch, which most of --help does without
 
-        self.add_argument(
-            "--device", help="cpu, cuda or cuda:N (default: the GPU, if there is one)"
-        )
-        self.add_argument(
-            "--dtype", choices=DTYPES, help="prepare the model in it (default: as it was trained)"
-        )
+        about = "cpu, cuda or cuda:N (default: the GPU, if there is one)"
+        self.add_argument("--device", help=about)
+        about = "prepare the model in it (default: as it was trained)"
+        self.add_argument("--dtype", choices=DTYPES, help=about)
 
     def add_formats(self, of: str, formats: Sequence[str], unlabelled: Sequence[str]) -> None:
         """Adds `--format` and `--unlabelled`, which `d2_regnet.data.formats.read_dataset` takes."""
@@ -90,6 +81,9 @@ class ToolParser(argparse.ArgumentParser):
 
     def add_overwrite(self, what: str = "files that exist") -> None:
         self.add_argument("--overwrite", action="store_true", help=f"replace {what}")
+
+    def add_json(self) -> None:
+        self.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
     def parse_args(self, args=None, namespace=None):
         """As argparse's; from here on deprecations of others' code show with `--verbose` only."""
@@ -118,9 +112,7 @@ def ignore_deprecations() -> None:
 
 
 def bad_input(verbose: bool = False):
-    """Ends the program with one clear line and exit code 2 where the user's input is at fault.
-
-    Wrap parsing and validation in it, never the work itself.
+    """For parsing and validation: ends the program with one clear line where input is at fault.
 
     Args:
         verbose: print the traceback as well.
@@ -132,7 +124,7 @@ def bad_input(verbose: bool = False):
 
 
 def failure(verbose: bool = False):
-    """Ends the program with one clear line and exit code 1 where the work fails.
+    """For the work itself: ends the program with one clear line where it fails.
 
     Args:
         verbose: print the traceback as well.

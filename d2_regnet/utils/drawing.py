@@ -152,13 +152,13 @@ def truth_and_found(
         A record's image, uint8 (H, W, 3), RGB; the truth; what has a score of `SHOWN_SCORE` or
         more.
     """
-    by_picture = defaultdict(list)
+    by_image = defaultdict(list)
     for each in results:
         if each["score"] >= SHOWN_SCORE:
-            by_picture[each["image_id"]].append(each)
+            by_image[each["image_id"]].append(each)
     for record in records:
         size = record["height"], record["width"]
-        found = by_picture[record["image_id"]]
+        found = by_image[record["image_id"]]
         yield (
             read_image(record["file_name"], "RGB", size[::-1]),
             from_annotations(record.get("annotations", []), size),

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 
 def check_folder(folder: str | os.PathLike, flag: str = "--output") -> None:
-    """Makes sure, before any work, that a folder is there or can be made, and can be written to.
+    """Makes sure, before any work, that files can be written to a folder, which need not exist.
 
     Args:
         folder: where files are to go; nothing is made.
@@ -25,6 +25,30 @@ def check_folder(folder: str | os.PathLike, flag: str = "--output") -> None:
         raise ValueError(f"{flag}: {there} is not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(f"{flag}: nothing may be written to {there}; choose another folder")
+
+
+def check_file(path: str | os.PathLike, flag: str = "--output", *, overwrite: bool = False) -> None:
+    """Makes sure, before any work, that a file can be written and that none is lost by it.
+
+    Args:
+        path: the file; nothing is made.
+        flag: what the user gave it as.
+        overwrite: it may exist.
+
+    Raises:
+        FileNotFoundError: there is no folder to write it to.
+        FileExistsError: it exists.
+        ValueError: it is a folder.
+        PermissionError: nothing may be written there.
+    """
+    path = Path(path)
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{flag}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise ValueError(f"{flag}: {path} is a folder")
+    check_folder(path.absolute().parent, flag)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{flag}: {path} exists; --overwrite replaces it")
 
 
 @contextmanager
@@ -50,6 +74,12 @@ def whole_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_file(path: str | os.PathLike, content: bytes | str) -> None:
+    """Writes a file that appears whole, as `whole_file`'s; text as UTF-8."""
+    with whole_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def walk(folder: str | os.PathLike) -> Iterator[Path]:

@@ -32,10 +32,10 @@ def count_flops(
         heads and the `mask` heads.
     """
     device = next(model.parameters()).device
-    picture = torch.zeros(1, model.pixel_mean.shape[0], *size, device=device)
-    features = model.backbone(picture)
-    counts = {"backbone": multiply_adds(model.backbone.bottom_up, picture)}
-    counts["fpn"] = multiply_adds(model.backbone, picture) - counts["backbone"]
+    image = torch.zeros(1, model.pixel_mean.shape[0], *size, device=device)
+    features = model.backbone(image)
+    counts = {"backbone": multiply_adds(model.backbone.bottom_up, image)}
+    counts["fpn"] = multiply_adds(model.backbone, image) - counts["backbone"]
     if isinstance(model, RetinaNet):
         names = model.head_in_features
         head = multiply_adds(model.head, [features[name] for name in names])

@@ -1,7 +1,8 @@
-"""Names that a package offers without importing what defines them until one is asked for."""
+"""What is imported only when it is asked for: names of a package, optional dependencies."""
 
 import importlib
 from collections.abc import Callable, Mapping
+from types import ModuleType
 
 
 def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], object]:
@@ -23,3 +24,13 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], obje
         return module if modules[name] == f".{name}" else getattr(module, name)
 
     return get
+
+
+def import_extra(package: str, extra: str) -> ModuleType:
+    """An optional dependency; an ImportError says which extra of d2_regnet has it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ImportError(
+            f"{package} is not installed: pip install 'd2_regnet[{extra}]'"
+        ) from error

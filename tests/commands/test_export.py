@@ -15,7 +15,7 @@ from d2_regnet.export import checking
 def export(tool, tmp_path, tiny_run, monkeypatch):
     """The command in this process, in a folder of its own with an image."""
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(render(0, "val", 0)[0]).save("picture.png")
+    Image.fromarray(render(0, "val", 0)[0]).save("image.png")
 
     def run(*arguments, model=tiny_run):
         return tool.main(["--model", str(model), *map(str, arguments)])
@@ -25,18 +25,18 @@ def export(tool, tmp_path, tiny_run, monkeypatch):
 
 @pytest.mark.parametrize("format, file", [("onnx", "tiny.onnx"), ("torchscript", "tiny.pt")])
 def test_a_run_is_exported_and_checked(export, tmp_path, capsys, format, file):
-    assert export("--format", format, "--output", file, "--check", "picture.png") == 0
+    assert export("--format", format, "--output", file, "--check", "image.png") == 0
     out = capsys.readouterr().out
     assert "uint8 (height, width, 3), RGB" in out and "6 classes" in out
     assert "resized to 64, at most 1333 pixels" in out
-    assert "picture.png" in out and "ok: " in out
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["picture.png", file]
+    assert "image.png" in out and "ok: " in out
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["image.png", file]
 
 
 def test_limits_and_opset(export, tmp_path, capsys):
     options = ["--opset", 17, "--score-threshold", 0.2, "--max-detections", 3]
     arguments = ["--format", "onnx", "--output", "tiny.onnx", *options]
-    assert export(*arguments, "--check", "picture.png") == 0
+    assert export(*arguments, "--check", "image.png") == 0
     assert "ONNX of opset 17" in (out := capsys.readouterr().out)
     assert "scores above 0.2, at most 3 detections" in out
     model = onnx.load("tiny.onnx")
@@ -44,13 +44,13 @@ def test_limits_and_opset(export, tmp_path, capsys):
     assert (facts["score_threshold"], facts["max_detections"]) == ("0.2", "3")
     assert model.opset_import[0].version == 17
     run, _ = checking.load("tiny.onnx")
-    assert len(run(np.asarray(Image.open("picture.png")))["scores"]) <= 3
+    assert len(run(np.asarray(Image.open("image.png")))["scores"]) <= 3
 
 
 def test_dry_run_writes_nothing(export, tmp_path, capsys):
     assert export("--format", "onnx", "--output", "tiny.onnx", "--dry-run") == 0
     assert "tiny.onnx: " in capsys.readouterr().out
-    assert [each.name for each in tmp_path.iterdir()] == ["picture.png"]
+    assert [each.name for each in tmp_path.iterdir()] == ["image.png"]
 
 
 def test_a_file_that_differs_fails(export, capsys, monkeypatch):
@@ -58,17 +58,17 @@ def test_a_file_that_differs_fails(export, capsys, monkeypatch):
 
     def wrong(path):
         run, metadata = load(path)
-        return lambda picture: run(picture[::-1]), metadata
+        return lambda image: run(image[::-1]), metadata
 
     monkeypatch.setattr(checking, "load", wrong)
-    assert export("--format", "torchscript", "--output", "tiny.pt", "--check", "picture.png") == 1
+    assert export("--format", "torchscript", "--output", "tiny.pt", "--check", "image.png") == 1
     assert "FAILED: " in capsys.readouterr().out
 
 
 def test_nothing_found_is_no_agreement(export, capsys):
     limit = ["--score-threshold", 1]
     arguments = ["--format", "torchscript", "--output", "tiny.pt", *limit]
-    assert export(*arguments, "--check", "picture.png") == 1
+    assert export(*arguments, "--check", "image.png") == 1
     assert "nothing was detected" in capsys.readouterr().out
 
 
@@ -95,4 +95,4 @@ def test_refusals(export, tmp_path, refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     error = said(*onnx_to, "tiny.onnx", "--check")
     assert "onnxruntime is not installed: pip install 'd2_regnet[export]'" in error
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["picture.png", "there.onnx"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["image.png", "there.onnx"]

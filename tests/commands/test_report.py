@@ -101,7 +101,7 @@ def test_one_run(root, tmp_path):
     classes = [row[0] for row in page.rows].index("class")
     assert page.rows[classes + 1 :][:3] == [["dog", "32.0"], ["cat", "31.0"], ["ox", "3.2"]]
     assert "1 line(s) of metrics.json could not be read" in page.text
-    assert "not that of a row with a published AP" in page.text
+    assert "not that of a model with a published AP" in page.text
     assert "neither drawn images nor an evaluation" in page.text
     assert "No GPU memory was recorded" in page.text
     curves = {file.name for file in (folder / "report").glob("*.png")}
@@ -116,21 +116,22 @@ def test_one_run(root, tmp_path):
     assert {file.suffix for file in (folder / "report").iterdir()} == {".png", ".html"}
 
 
-def test_several_runs_side_by_side_with_a_row(report, tmp_path):
+def test_several_runs_side_by_side_with_a_model(report, tmp_path):
     for name, numbers in RUNS.items():
-        rate = 0.02 if name == "steady" else 0.01
-        write_run(tmp_path / name, **numbers, config=f"optimizer: {{lr: {rate}, momentum: 0.9}}\n")
-    assert report(*RUNS, "--row", "retinanet_regnetx_800mf_fpn_1x", "--output", "both/here") == 0
+        lr = 0.02 if name == "steady" else 0.01
+        write_run(tmp_path / name, **numbers, config=f"optimizer: {{lr: {lr}, momentum: 0.9}}\n")
+    assert report(*RUNS, "--model", "retinanet_regnetx_800mf_fpn_1x", "--output", "both/here") == 0
     _, page = read(tmp_path / "both" / "here")
     assert page.rows[0] == ["", "steady", "quick", "published"]
     assert page.values("Box AP") == ["30.0", "20.5", "35.6"]
     assert page.values("last total loss") == ["1.25", "2.5", ""]
+    assert page.values("batch size") == ["n/a", "n/a", ""]
     assert ["optimizer.lr", "0.02", "0.01"] in page.rows
-    # The two configs are told from the row's, too; between the runs, momentum is the same.
+    # The two configs are told from the model's, too; between the runs, momentum is the same.
     assert ["key", "steady", "quick"] in page.rows
     between = page.rows[page.rows.index(["key", "steady", "quick"]) + 1 :]
     assert between == [["optimizer.lr", "0.02", "0.01"]]
-    assert "is MMDetection's, on COCO val2017. This run differs from the row" in page.text
+    assert "is MMDetection's, on COCO val2017. This run differs from the model" in page.text
 
 
 def test_nothing_outside_the_page_is_loaded_and_nothing_in_it_runs(report, tmp_path):

@@ -4,8 +4,7 @@ from itertools import product
 import pytest
 
 from d2_regnet.archs import get_arch, list_archs
-from d2_regnet.design.frontier import frontier, quality
-from d2_regnet.design.imagenet import IMAGENET_ERROR
+from d2_regnet.design.frontier import IMAGENET_ERROR, frontier, quality
 
 
 def test_frontier_by_its_definition():

@@ -35,7 +35,7 @@ def test_text():
     assert answer(5).text().endswith("Nothing within 5 ms: the fastest, small, takes 10.0 ms")
 
 
-def test_measurement_of_two_small_bodies():
+def test_measurement_of_two_small_backbones():
     parameters = dict(depth=4, w_0=8, w_a=16, w_m=2, group_width=8)
     archs = {"wide": get_arch(parameters | {"w_0": 16}), "narrow": get_arch(parameters)}
     measurement = Measurement(archs, (64, 96), "cpu", False, budget_ms=1e6, rounds=2)

@@ -8,8 +8,14 @@ from numpy.random import RandomState
 from pycls.models import regnet as pycls_regnet
 
 from d2_regnet.archs import get_arch, list_archs
-from d2_regnet.design.anynet import AnyNetArch
-from d2_regnet.design.sampling import SPACES, is_lean, log_uniform, power_of_two, sample
+from d2_regnet.design.sampling import (
+    SPACES,
+    AnyNetArch,
+    is_lean,
+    log_uniform,
+    power_of_two,
+    sample,
+)
 
 
 @pytest.fixture(

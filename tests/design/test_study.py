@@ -9,7 +9,7 @@ import torch
 
 from d2_regnet.data.shapes import CLASSES, render
 from d2_regnet.design import study
-from d2_regnet.design.anynet import AnyNetArch
+from d2_regnet.design.sampling import AnyNetArch
 
 PLAN = study.Plan(
     ("anynet_a", "constrained"), n=2, flops=4e7, steps=2, batch_size=4, train_images=3,
@@ -23,7 +23,7 @@ def test_crops_are_the_shapes_cut_out():
     scenes = [render(0, "val", index) for index in range(2)]
     kinds = [kind for _, kinds, _ in scenes for kind in kinds]
     assert [CLASSES[i] for i in crops.classes] == kinds
-    assert crops.pictures.shape == (len(kinds), 3, 64, 64) and crops.pictures.dtype == torch.uint8
+    assert crops.images.shape == (len(kinds), 3, 64, 64) and crops.images.dtype == torch.uint8
     # A shape's middle part keeps its colours; the border is grey.
     image, _, seen = scenes[0]
     mask = seen == 1
@@ -32,20 +32,20 @@ def test_crops_are_the_shapes_cut_out():
     grown = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
     share = mask.sum() / round(study.MARGIN * grown) ** 2
     expected = share * inside + (1 - share) * study.GREY
-    assert crops.pictures[0].float().mean(dim=(1, 2)).numpy() == pytest.approx(expected, abs=3)
-    assert (crops.pictures[:, :, :4, :] == study.GREY).all()
+    assert crops.images[0].float().mean(dim=(1, 2)).numpy() == pytest.approx(expected, abs=3)
+    assert (crops.images[:, :, :4, :] == study.GREY).all()
 
 
 def test_training_learns_what_is_easy():
     """Two classes that differ in brightness are told apart after a few steps."""
-    pictures = torch.randint(0, 30, (40, 3, 32, 32), dtype=torch.uint8)
+    images = torch.randint(0, 30, (40, 3, 32, 32), dtype=torch.uint8)
     classes = torch.arange(40) % 2
-    pictures[classes == 1] += 200
-    crops = study.Crops(pictures, classes)
+    images[classes == 1] += 200
+    crops = study.Crops(images, classes)
     plan = dataclasses.replace(PLAN, steps=40, batch_size=8)
     model = study.train(TINY, crops, plan)
     assert study.error(model, crops, batch_size=7) == 0
-    wrong = study.Crops(pictures, 1 - classes)
+    wrong = study.Crops(images, 1 - classes)
     assert study.error(model, wrong) == 100
 
 

@@ -64,7 +64,7 @@ def test_a_pass_is_the_bodys_own(monkeypatch, train):
         return bodies[-1]
 
     monkeypatch.setattr(timing, "build_regnet", build)
-    timing.body_pass(ARCH, (64, 96), "cpu", train)()
+    timing.backbone_pass(ARCH, (64, 96), "cpu", train)()
     (body,) = bodies
     assert body.training == train
     trained = {name for name, p in body.named_parameters() if p.grad is not None}

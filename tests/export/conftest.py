@@ -88,7 +88,7 @@ def predictor_of(fixtures, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def pictures():
+def images():
     """Landscape, portrait, narrow (where the longer side decides), and smaller than a cell."""
     sizes = [(128, 96), (90, 140), (200, 60), (7, 5)]
     return [

@@ -5,8 +5,8 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from d2_regnet.export import Agreement, agrees, built_in_pictures
-from d2_regnet.export.checking import compare
+from d2_regnet.export import Agreement, agrees
+from d2_regnet.export.checking import built_in_images, compare
 
 BOXES = [[10, 10, 110, 110], [20, 20, 60, 60], [20, 20, 60, 60]]
 
@@ -82,7 +82,7 @@ def test_98_of_100_must_agree():
     assert not agrees([result(0, 0, 0)])
 
 
-def test_built_in_pictures():
-    pictures = built_in_pictures()
-    assert len({picture.shape for picture in pictures.values()}) == len(pictures) == 4
-    assert all(p.dtype == np.uint8 and p.shape[2] == 3 for p in pictures.values())
+def test_built_in_images():
+    images = built_in_images()
+    assert len({image.shape for image in images.values()}) == len(images) == 4
+    assert all(i.dtype == np.uint8 and i.shape[2] == 3 for i in images.values())

@@ -46,8 +46,8 @@ def exported(predictor_of, tmp_path_factory):
     return export
 
 
-def assert_same(predictor, path, pictures):
-    results = list(check(predictor, path, pictures, rounds=1))
+def assert_same(predictor, path, images):
+    results = list(check(predictor, path, images, rounds=1))
     assert sum(result.eager for result in results) >= 60
     assert agrees(results), results
     assert max(result.score for result in results) < 1e-4
@@ -55,20 +55,20 @@ def assert_same(predictor, path, pictures):
 
 @pytest.mark.parametrize("format", SUFFIXES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_detections(predictor_of, exported, pictures, kind, format):
-    assert_same(predictor_of(kind), exported(kind, format), pictures)
+def test_the_same_detections(predictor_of, exported, images, kind, format):
+    assert_same(predictor_of(kind), exported(kind, format), images)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", SUFFIXES)
 @pytest.mark.parametrize("kind", ["detectron2_retinanet", "detectron2_mask_rcnn"])
-def test_detectron2s_own_classes(predictor_of, exported, pictures, kind, format):
-    assert_same(predictor_of(kind), exported(kind, format), pictures)
+def test_detectron2s_own_classes(predictor_of, exported, images, kind, format):
+    assert_same(predictor_of(kind), exported(kind, format), images)
 
 
 @pytest.mark.parametrize("format", ["onnx", pytest.param("torchscript", marks=pytest.mark.slow)])
-def test_deformable_convolution(predictor_of, exported, pictures, format):
-    assert_same(predictor_of("deformable"), exported("deformable", format), pictures)
+def test_deformable_convolution(predictor_of, exported, images, format):
+    assert_same(predictor_of("deformable"), exported("deformable", format), images)
 
 
 def test_deformable_convolution_is_refused_where_onnx_has_none(predictor_of):
@@ -77,17 +77,17 @@ def test_deformable_convolution_is_refused_where_onnx_has_none(predictor_of):
 
 
 @pytest.mark.parametrize("opset", [16, pytest.param(20, marks=pytest.mark.slow)])
-def test_the_opset_is_the_one_asked_for(predictor_of, pictures, tmp_path, opset):
+def test_the_opset_is_the_one_asked_for(predictor_of, images, tmp_path, opset):
     predictor = predictor_of("mask_rcnn")
     Export(predictor, "onnx", opset=opset).write(tmp_path / "model.onnx")
     (imported,) = onnx.load(tmp_path / "model.onnx").opset_import
     assert (imported.domain, imported.version) == ("", opset)
-    assert_same(predictor, tmp_path / "model.onnx", pictures)
+    assert_same(predictor, tmp_path / "model.onnx", images)
 
 
 @pytest.mark.parametrize("kind", ["retinanet", "mask_rcnn"])
 @pytest.mark.parametrize("format", SUFFIXES)
-def test_no_detections(predictor_of, pictures, tmp_path, kind, format):
+def test_no_detections(predictor_of, images, tmp_path, kind, format):
     predictor = predictor_of(kind)
     before = limits(predictor.model)
     path = tmp_path / f"model.{SUFFIXES[format]}"
@@ -98,16 +98,16 @@ def test_no_detections(predictor_of, pictures, tmp_path, kind, format):
         set_limits(predictor.model, *before)
     run, metadata = load(path)
     assert metadata["score_threshold"] == 1.0
-    found = run(pictures[1])
+    found = run(images[1])
     assert [found[name].shape for name in ("boxes", "scores", "classes")] == [(0, 4), (0,), (0,)]
     assert "masks" not in found or found["masks"].shape == (0, 140, 90)
 
 
 @pytest.mark.parametrize("format", SUFFIXES)
-def test_outputs_and_metadata(exported, pictures, format):
+def test_outputs_and_metadata(exported, images, format):
     run, metadata = load(exported("mask_rcnn", format))
-    found = run(pictures[0])
-    count, (height, width) = len(found["scores"]), pictures[0].shape[:2]
+    found = run(images[0])
+    count, (height, width) = len(found["scores"]), images[0].shape[:2]
     assert count > 10
     assert {name: (array.dtype.name, array.shape) for name, array in found.items()} == {
         "boxes": ("float32", (count, 4)),
@@ -124,12 +124,12 @@ def test_outputs_and_metadata(exported, pictures, format):
     assert (metadata["score_threshold"], metadata["max_detections"]) == (0.05, 100)
 
 
-def test_the_order_of_the_colours_is_the_models(predictor_of, exported, pictures):
+def test_the_order_of_the_colours_is_the_models(predictor_of, exported, images):
     predictor = predictor_of("mask_rcnn")
     assert predictor.input_format == "BGR"
     run, _ = load(exported("mask_rcnn", "onnx"))
-    right, wrong = (run(p)["scores"] for p in (pictures[0], pictures[0][:, :, ::-1]))
-    expected = predictor(pictures[0][:, :, ::-1], array_format="BGR").instances.scores
+    right, wrong = (run(p)["scores"] for p in (images[0], images[0][:, :, ::-1]))
+    expected = predictor(images[0][:, :, ::-1], array_format="BGR").instances.scores
     np.testing.assert_allclose(right, expected, atol=1e-4)
     assert len(wrong) != len(right) or np.abs(wrong - right).max() > 1e-2
 
@@ -160,14 +160,14 @@ run = lambda image: session.run(None, {"image": image})
 
 
 @pytest.mark.parametrize("format, prepare", [("torchscript", TORCHSCRIPT), ("onnx", ONNX)])
-def test_files_run_without_detectron2(predictor_of, exported, pictures, tmp_path, format, prepare):
+def test_files_run_without_detectron2(predictor_of, exported, images, tmp_path, format, prepare):
     path = exported("mask_rcnn", format)
-    np.save(tmp_path / "picture.npy", pictures[0])
+    np.save(tmp_path / "image.npy", images[0])
     code = RUN.format(alone=None, prepare=prepare)
-    arguments = [path, tmp_path / "picture.npy", tmp_path / "found.npz"]
+    arguments = [path, tmp_path / "image.npy", tmp_path / "found.npz"]
     subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True)
     found = [*np.load(tmp_path / "found.npz").values()]
-    expected = predictor_of("mask_rcnn")(pictures[0], array_format="RGB").instances
+    expected = predictor_of("mask_rcnn")(images[0], array_format="RGB").instances
     np.testing.assert_allclose(found[0], expected.pred_boxes.tensor, atol=1e-2)
     np.testing.assert_allclose(found[1], expected.scores, atol=1e-4)
     np.testing.assert_array_equal(found[2], expected.pred_classes)
@@ -246,7 +246,7 @@ def test_only_resizing_that_the_file_can_do():
 @pytest.mark.slow
 @pytest.mark.parametrize("format", SUFFIXES)
 @pytest.mark.parametrize("row", FIXTURES)
-def test_published_sizes_on_real_pictures(shared, load_file, tmp_path, row, format):
+def test_published_sizes_on_real_images(shared, load_file, tmp_path, row, format):
     """With weights made up from the tensors' names; see test_parity.py."""
     folder = shared / "fixtures"
     shapes = json.loads((folder / "mmdet" / f"{FIXTURES[row]}.json").read_text())["shapes"]
@@ -261,7 +261,7 @@ def test_published_sizes_on_real_pictures(shared, load_file, tmp_path, row, form
     path = tmp_path / f"model.{SUFFIXES[format]}"
     Export(predictor, format).write(path)
     files = sorted((shared / "data/coco/val2017").glob("*.jpg"))
-    pictures = [Image.open(file).convert("RGB") for file in files[:3]]
+    images = [Image.open(file).convert("RGB") for file in files[:3]]
     portrait = next(p for p in map(Image.open, files) if p.height > p.width).convert("RGB")
-    sizes = [pictures[0], portrait, pictures[1].resize((90, 70)), pictures[2].resize((2000, 1500))]
-    assert_same(predictor, path, [np.asarray(picture) for picture in sizes])
+    sizes = [images[0], portrait, images[1].resize((90, 70)), images[2].resize((2000, 1500))]
+    assert_same(predictor, path, [np.asarray(image) for image in sizes])

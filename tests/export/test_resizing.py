@@ -70,7 +70,7 @@ def test_pixels(runners, runner, source, target):
     np.testing.assert_array_equal(runners[runner](image, target), pillow(image, target))
 
 
-def test_pixels_of_a_tall_picture(runners):
+def test_pixels_of_a_tall_image(runners):
     """Of which Pillow 13 takes the rows first."""
     image = np.random.RandomState(0).randint(0, 256, (300, 100, 3)).astype(np.uint8)
     np.testing.assert_allclose(runners["onnx"](image, (90, 30)), pillow(image, (90, 30)), atol=1)

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 from d2_regnet.inference import Prediction
 from d2_regnet.inference.inputs import File, Frame, Video
-from d2_regnet.inference.outputs import Results, VideoWriter, check_targets, write_picture
+from d2_regnet.inference.outputs import Results, VideoWriter, check_targets, write_image
 
 METADATA = Metadata(thing_classes=["cat", "a,b"], thing_dataset_id_to_contiguous_id={7: 0, 3: 1})
 
@@ -78,7 +78,7 @@ def test_boxes_alone(prediction, tmp_path):
 def test_pictures_in_their_format(tmp_path):
     image = np.full((30, 40, 3), (250, 10, 10), np.uint8)
     for name, kind in (("x.JPG", "JPEG"), ("deep/x.png", "PNG")):
-        write_picture(image, tmp_path / name)
+        write_image(image, tmp_path / name)
         read = Image.open(tmp_path / name)
         assert read.format == kind
         assert np.abs(np.asarray(read).astype(int) - image).max() < 12

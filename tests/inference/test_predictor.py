@@ -34,7 +34,7 @@ def predictor(cfg, weights):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     """Files of three sizes."""
     folder = tmp_path_factory.mktemp("images")
     files = []
@@ -55,7 +55,7 @@ def assert_same(found, expected, atol=1e-4):
 
 
 @pytest.mark.parametrize("order", ["BGR", "RGB"])
-def test_answers_as_detectron2s_predictor(cfg, weights, pictures, order):
+def test_answers_as_detectron2s_predictor(cfg, weights, images, order):
     cfg = cfg.copy()
     cfg.dataloader.train.mapper.image_format = order
     cfg.model.input_format = order
@@ -68,18 +68,18 @@ def test_answers_as_detectron2s_predictor(cfg, weights, pictures, order):
         Predictor(yacs, weights, device="cpu", threshold=0),
     ):
         assert ours.input_format == order
-        for file in pictures:
+        for file in images:
             assert_same(ours(file).to_instances(), theirs(cv2.imread(file))["instances"])
 
 
-def test_every_kind_of_picture_is_read_in_the_same_order(predictor, pictures):
-    expected = predictor(pictures[0]).instances
-    rgb = np.asarray(Image.open(pictures[0]))
+def test_every_kind_of_image_is_read_in_the_same_order(predictor, images):
+    expected = predictor(images[0]).instances
+    rgb = np.asarray(Image.open(images[0]))
     alpha = np.dstack([rgb, np.full(rgb.shape[:2], 7, np.uint8)])
-    bgr = cv2.imread(pictures[0])
-    for picture, order in [(rgb, None), (rgb, "RGB"), (alpha, "RGB"), (bgr, "BGR")]:
-        assert_same(predictor(picture, array_format=order).instances, expected, 0)
-    assert_same(predictor(Image.open(pictures[0])).instances, expected, 0)
+    bgr = cv2.imread(images[0])
+    for image, order in [(rgb, None), (rgb, "RGB"), (alpha, "RGB"), (bgr, "BGR")]:
+        assert_same(predictor(image, array_format=order).instances, expected, 0)
+    assert_same(predictor(Image.open(images[0])).instances, expected, 0)
     wrong = predictor(bgr, array_format="RGB").instances
     assert len(wrong) != len(expected) or (wrong.scores - expected.scores).abs().max() > 1e-3
     grey = rgb[:, :, 0]
@@ -92,14 +92,14 @@ def test_what_is_no_image_is_said(predictor, nothing):
         predictor(nothing)
 
 
-def test_16_bits_and_exif_are_read_as_from_files(predictor, pictures, tmp_path):
-    rgb = np.asarray(Image.open(pictures[0]))
+def test_16_bits_and_exif_are_read_as_from_files(predictor, images, tmp_path):
+    rgb = np.asarray(Image.open(images[0]))
     grey = rgb[:, :, 0].astype(np.uint16) * 257
     exif = Image.Exif()
     exif[274] = 6
     Image.fromarray(np.rot90(rgb)).save(tmp_path / "turned.png", exif=exif)
     Image.fromarray(grey).save(tmp_path / "deep.png")
-    expected = predictor(pictures[0]).instances
+    expected = predictor(images[0]).instances
     assert_same(predictor(Image.open(tmp_path / "turned.png")).instances, expected, 0)
     deep = predictor(str(tmp_path / "deep.png")).instances
     assert_same(predictor(Image.open(tmp_path / "deep.png")).instances, deep, 0)
@@ -130,27 +130,27 @@ def test_other_arrays_are_refused(predictor, image, said):
         predictor([image])
 
 
-def test_a_batch_answers_as_its_pictures_do(cfg, weights, pictures):
+def test_a_batch_answers_as_its_images_do(cfg, weights, images):
     """To rounding, whether they are of one size or of several."""
     together = Predictor(cfg, weights, device="cpu", batch_size=3, threshold=0)
     alone = Predictor(cfg, weights, device="cpu", threshold=0)
-    same = [np.asarray(Image.open(pictures[0]))[::step, ::step] for step in (1, -1)]
+    same = [np.asarray(Image.open(images[0]))[::step, ::step] for step in (1, -1)]
     for found, each in zip(together(same, array_format="RGB"), same):
         assert_same(found.instances, alone(each, array_format="RGB").instances, 1e-3)
-    found = together(pictures)
+    found = together(images)
     assert [each.instances.image_size for each in found] == [
-        cv2.imread(file).shape[:2] for file in pictures
+        cv2.imread(file).shape[:2] for file in images
     ]
-    for each, file in zip(found, pictures):
+    for each, file in zip(found, images):
         assert_same(each.instances, alone(file).instances, 1e-3)
     assert together([]) == []
 
 
-def test_threshold_and_classes(cfg, weights, predictor, pictures):
-    everything = predictor(pictures[0])
+def test_threshold_and_classes(cfg, weights, predictor, images):
+    everything = predictor(images[0])
     kind = everything.names[0]
     score = float(everything.instances.scores.median())
-    chosen = Predictor(cfg, weights, device="cpu", threshold=score, classes=[kind])(pictures[0])
+    chosen = Predictor(cfg, weights, device="cpu", threshold=score, classes=[kind])(images[0])
     expected = [
         (name, s)
         for name, s in zip(everything.names, everything.instances.scores.tolist())
@@ -160,18 +160,18 @@ def test_threshold_and_classes(cfg, weights, predictor, pictures):
     assert 0 < len(chosen) < len(everything)
 
 
-def test_other_precision(cfg, weights, predictor, pictures):
+def test_other_precision(cfg, weights, predictor, images):
     assert_same(
         Predictor(cfg, weights, device="cpu", dtype=torch.float32, threshold=0)(
-            pictures[0]
+            images[0]
         ).instances,
-        predictor(pictures[0]).instances,
+        predictor(images[0]).instances,
         1e-3,
     )
 
 
-def test_the_forms_of_a_result(predictor, pictures):
-    found = predictor(pictures[0])
+def test_the_forms_of_a_result(predictor, images):
+    found = predictor(images[0])
     instances = found.to_instances()
     coco = found.to_coco(image_id=7)
     assert coco == [
@@ -187,10 +187,10 @@ def test_the_forms_of_a_result(predictor, pictures):
     assert set(found.names) <= set(CLASSES) == set(predictor.classes)
 
 
-def test_nothing_found_has_all_forms(cfg, weights, pictures):
-    found = Predictor(cfg, weights, device="cpu", threshold=1)(pictures[0])
+def test_nothing_found_has_all_forms(cfg, weights, images):
+    found = Predictor(cfg, weights, device="cpu", threshold=1)(images[0])
     assert len(found) == 0 and found.to_coco() == [] and len(found.to_supervision()) == 0
-    assert found.draw(cv2.imread(pictures[0])).shape[2] == 3
+    assert found.draw(cv2.imread(images[0])).shape[2] == 3
 
 
 def test_from_zoo_takes_the_published_weights(monkeypatch, tiny_run):

@@ -59,14 +59,14 @@ def write_results(run, change=lambda each: each):
     file.write_text(json.dumps([change(each) for each in found]))
 
 
-def test_pictures_of_the_run_come_first(run):
+def test_images_of_the_run_come_first(run):
     (run.folder / "images").mkdir()
     for name, colour in (("b", "red"), ("a", "blue")):
         Image.new("RGB", (3000, 10), colour).save(run.folder / "images" / f"{name}.png")
     (run.folder / "images" / "c.png").write_bytes(b"broken")
     samples, _ = collect(run)
     assert [each.title for each in samples] == ["a.png", "b.png"]
-    [data] = samples[0].pictures.values()
+    [data] = samples[0].images.values()
     assert pixels(data).shape[1] <= 1920
     assert abs(pixels(data)[0, 0] - [0, 0, 255]).max() < 8
 
@@ -76,13 +76,13 @@ def test_predictions_of_an_evaluation_are_drawn_beside_the_truth(run):
     samples, note = collect(run)
     assert "last evaluation" in note
     assert len(samples) == 3
-    first, second = (each.pictures for each in samples[:2])
+    first, second = (each.images for each in samples[:2])
     assert [*first] == ["ground truth", "prediction"]
     assert [*second] == ["ground truth", "prediction (none of 50% or more)"]
     truth, prediction = map(pixels, first.values())
     assert truth.shape == prediction.shape
     write_results(run, lambda each: each | {"score": 0.0})
-    bare = pixels(collect(run)[0][0].pictures["prediction (none of 50% or more)"])
+    bare = pixels(collect(run)[0][0].images["prediction (none of 50% or more)"])
     # Detectron2 paints the two at different strengths; where it paints is the same.
     painted, expected = (abs(each - bare).max(2) > 25 for each in (prediction, truth))
     assert (painted & expected).sum() > 0.7 * (painted | expected).sum()
@@ -93,7 +93,7 @@ def test_predictions_of_an_evaluation_are_drawn_beside_the_truth(run):
 def test_predictions_of_low_score_are_not_drawn(run):
     write_results(run, lambda each: each | {"score": 0.49})
     samples, _ = collect(run)
-    assert [*samples[0].pictures][1] == "prediction (none of 50% or more)"
+    assert [*samples[0].images][1] == "prediction (none of 50% or more)"
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '[{"image": 0}]'])
@@ -154,4 +154,4 @@ def test_the_newest_checkpoint_predicts(run, seed):
         outputs = expected([mapper(dict(new._records[0]))])[0]["instances"]
     assert (outputs.scores > 0.5).any()
     assert (outputs.pred_classes[outputs.scores > 0.5] == 1).all()
-    assert [*samples[0].pictures] == ["ground truth", "prediction"]
+    assert [*samples[0].images] == ["ground truth", "prediction"]
