@@ -11,11 +11,7 @@ _SIZE = re.compile(r"(\d+)(?:x(\d+))?", re.IGNORECASE)
 
 
 def flops(text: str) -> float:
-    """Multiply-adds of a text such as 400MF or 1.6GF.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Multiply-adds of a text such as 400MF or 1.6GF; ValueError if it is none."""
     match = _FLOPS.fullmatch(text.strip())
     if not match or not float(match[1]):
         raise ValueError(f"{text!r} is no number of multiply-adds: write 400MF or 1.6GF")
@@ -23,11 +19,8 @@ def flops(text: str) -> float:
 
 
 def size(text: str) -> tuple[int, int]:
-    """(height, width) of a text such as 800x1216, or 224 for a square.
-
-    Raises:
-        ValueError: it is none, or a side is below 32 pixels, the stride of a backbone.
-    """
+    """(height, width) of a text such as 800x1216, or 224 for a square; ValueError if it is none,
+    or a side is below 32 pixels, the stride of a backbone."""
     match = _SIZE.fullmatch(text.strip())
     if not match:
         raise ValueError(f"{text!r} is no size: write HEIGHTxWIDTH in pixels, such as 800x1216")
@@ -49,10 +42,10 @@ def archs(given: Iterable[str]) -> dict[str, Stages]:
     found = {}
     for each in list(given) or list_archs():
         if Path(each).is_dir():
-            files = sorted(Path(each).glob("*.yaml"))
-            if not files:
+            of_folder = {file.stem: get_arch(file) for file in sorted(Path(each).glob("*.yaml"))}
+            if not of_folder:
                 raise ValueError(f"the folder {each} holds no .yaml file")
-            found |= {file.stem: get_arch(file) for file in files}
+            found |= of_folder
         elif is_arch_file(each):
             found[Path(each).stem] = get_arch(each)
         else:

@@ -1,6 +1,5 @@
 """What a network is made of and what it costs, as numbers and as text."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -14,36 +13,28 @@ def facts(arch: Stages, size: int | tuple[int, int] = 224, num_classes: int = 10
     """Parameters, stages and costs, ready for JSON.
 
     Args:
-        arch: the network.
         size: side, or (height, width), of the image in pixels.
         num_classes: outputs of the classifier; 0 leaves it out.
 
     Returns:
-        `parameters` (the arch's own), `family`, `total` and `stages`: a row each for the stem,
-        every stage and the classifier, with flops (multiply-adds), params and acts (numbers).
+        `parameters` (the arch's own), `family`, `total` and `stages`: the stem, every stage and the
+        classifier, each with flops (multiply-adds), params and acts (numbers).
     """
-    parts = arch.stage_complexity(size, num_classes)
+    stages = [{"stage": "stem", "width": arch.stem_width, "depth": 1}]
     numbers = zip(
         arch.stage_widths, arch.stage_depths, arch.stage_group_widths, arch.stage_bottleneck_ratios
     )
-    rows = [{"stage": "stem", "width": arch.stem_width, "depth": 1}]
     for i, (width, depth, group_width, ratio) in enumerate(numbers, 1):
-        rows.append(
-            {
-                "stage": f"s{i}",
-                "width": width,
-                "depth": depth,
-                "group_width": group_width,
-                "groups": round(width * ratio) // group_width,
-                "stride": 2 ** (i + 1),
-            }
-        )
-    rows.append({"stage": "head", "width": num_classes, "depth": 1})
+        groups = round(width * ratio) // group_width
+        stage = {"stage": f"s{i}", "width": width, "depth": depth, "group_width": group_width}
+        stages.append(stage | {"groups": groups, "stride": 2 ** (i + 1)})
+    stages.append({"stage": "head", "width": num_classes, "depth": 1})
+    costs = arch.stage_complexity(size, num_classes)
     return {
         "parameters": asdict(arch),
         "family": arch.family,
-        "total": asdict(sum(parts, Complexity())),
-        "stages": [row | asdict(part) for row, part in zip(rows, parts)],
+        "total": asdict(sum(costs, Complexity())),
+        "stages": [stage | asdict(cost) for stage, cost in zip(stages, costs)],
     }
 
 
@@ -53,13 +44,13 @@ def text(name: str, arch: Stages, size: int | tuple[int, int] = 224) -> str:
     total = found["total"]
     parameters = ", ".join(f"{key} {_short(value)}" for key, value in found["parameters"].items())
     height, width = (size, size) if isinstance(size, int) else size
-    rows = [
-        [row["stage"], *(row.get(key, "") for key in ("width", "depth", "group_width", "stride"))]
-        + [f"{row[key] / 1e6:,.2f} ({_share(row[key], total[key])})" for key in total]
-        for row in [*found["stages"], {"stage": "all", **total}]
+    lines = [
+        [each["stage"], *(each.get(key, "") for key in ("width", "depth", "group_width", "stride"))]
+        + [f"{each[key] / 1e6:,.2f} ({each[key] / total[key]:.0%})" for key in total]
+        for each in [*found["stages"], {"stage": "all", **total}]
     ]
     headers = ("", "width", "blocks", "group width", "stride", "MFLOPs", "M params", "M acts")
-    table = tabulate(rows, headers, stralign="right", disable_numparse=True)
+    table = tabulate(lines, headers, stralign="right", disable_numparse=True)
     return f"{name}: RegNet{arch.family}, {parameters}\nAt {height}x{width}:\n\n{table}"
 
 
@@ -85,26 +76,19 @@ def summary(archs: Sequence[Stages]) -> list[dict]:
         "FLOPs (G)": [cost.flops / 1e9 for cost in costs],
         "parameters (M)": [cost.params / 1e6 for cost in costs],
         "activations (M)": [cost.acts / 1e6 for cost in costs],
-        "activations (M) / sqrt(FLOPs (G))": [
-            cost.acts / 1e6 / math.sqrt(cost.flops / 1e9) for cost in costs
-        ],
+        "activations (M) / sqrt(FLOPs (G))": [c.acts / 1e6 / (c.flops / 1e9) ** 0.5 for c in costs],
         "depth": [sum(arch.stage_depths) for arch in archs],
         "width of the last stage": [arch.stage_widths[-1] for arch in archs],
     }
     if all(isinstance(arch, RegNetArch) for arch in archs):
-        columns |= {
-            name: [getattr(arch, name) for arch in archs]
-            for name in ("w_0", "w_a", "w_m", "group_width")
-        }
+        for name in ("w_0", "w_a", "w_m", "group_width"):
+            columns[name] = [getattr(arch, name) for arch in archs]
         columns["widths from the line, mean |log|"] = [fit_error(arch) for arch in archs]
+    titles = ("least", "median", "largest")
     return [
-        {"of": name, **dict(zip(("least", "median", "largest"), np.quantile(v, [0, 0.5, 1])))}
-        for name, v in columns.items()
+        {"of": name, **dict(zip(titles, np.quantile(values, [0, 0.5, 1])))}
+        for name, values in columns.items()
     ]
-
-
-def _share(part: float, of: float) -> str:
-    return f"{part / of:.0%}"
 
 
 def _short(value) -> str:

@@ -12,12 +12,8 @@ ENOUGH = 10  # networks of a space, for the bootstrap to say anything
 def edf(errors: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """The empirical distribution function F(e) = 1/n sum_i 1[e_i < e] (equation 1).
 
-    Args:
-        errors: one a network, (n,).
-
     Returns:
-        e: the errors in ascending order, (n,).
-        F: the share of networks with a smaller error than each, right above it: 1/n, 2/n, ..., 1.
+        The errors in ascending order, and the share of networks right above each: 1/n, ..., 1.
     """
     e = np.sort(np.asarray(errors, dtype=float))
     if not len(e):
@@ -44,7 +40,7 @@ def band(
     Returns:
         The lower and the upper bound, (m,) each.
     """
-    drawn = _resampled(np.asarray(errors, float), len(errors), DRAWS // 10, seed)
+    drawn = _resampled(np.asarray(errors, float), DRAWS // 10, seed)
     values = np.stack([value_at(each, e) for each in drawn])
     return tuple(np.quantile(values, _tails(confidence), axis=0))
 
@@ -57,16 +53,15 @@ def mean_difference(
     `confidence` is the interval's, in (0, 1); `seed` is that of the drawing.
     """
     first, second = (np.asarray(each, float) for each in (first, second))
-    differences = _resampled(first, len(first), DRAWS, seed).mean(axis=1) - _resampled(
-        second, len(second), DRAWS, seed + 1
-    ).mean(axis=1)
+    of_first, of_second = _resampled(first, DRAWS, seed), _resampled(second, DRAWS, seed + 1)
+    differences = of_first.mean(axis=1) - of_second.mean(axis=1)
     return (first.mean() - second.mean(), *np.quantile(differences, _tails(confidence)))
 
 
 def likely_best(
     values: Sequence[float], errors: Sequence[float], *, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Where the best networks lie along one of their properties, as the paper's shaded ranges.
+    """Where the best networks lie along a property such as the depth: the paper's shaded ranges.
 
     Its empirical bootstrap (section 3.1, figure 2): of a quarter of the networks, drawn with
     replacement, take the property of the one of least error; 10,000 times over.
@@ -87,8 +82,8 @@ def likely_best(
     return float(np.median(best)), float(low), float(high)
 
 
-def _resampled(values: np.ndarray, size: int, times: int, seed: int) -> np.ndarray:
-    return values[RandomState(seed).randint(len(values), size=(times, size))]
+def _resampled(values: np.ndarray, times: int, seed: int) -> np.ndarray:
+    return values[RandomState(seed).randint(len(values), size=(times, len(values)))]
 
 
 def _tails(confidence: float) -> tuple[float, float]:

@@ -19,7 +19,6 @@ class Answer:
 
     Attributes:
         what, where: the pass and the device, in words.
-        budget_ms: milliseconds.
         measure, quality: the measure of quality and its value by name.
         sign: 1 where less of it is better, -1 where more is.
         timings: by name.
@@ -39,10 +38,8 @@ class Answer:
     def frontier(self) -> list[str]:
         """The networks worth their time, fast ones first (see `frontier.frontier`)."""
         names = list(self.timings)
-        best = frontier(
-            [self.timings[n].median for n in names], [self.sign * self.quality[n] for n in names]
-        )
-        return [names[i] for i in best]
+        cost = [timing.median for timing in self.timings.values()]
+        return [names[i] for i in frontier(cost, [self.sign * self.quality[n] for n in names])]
 
     @property
     def pick(self) -> str | None:

@@ -35,11 +35,7 @@ class Plan:
     """What a study trains, and how; two studies of one plan give the same numbers.
 
     Args:
-        spaces: keys of `sampling.SPACES`.
-        n: networks of each, at least 1.
-        flops: multiply-adds at 224x224, within the sampler's tolerance.
-        family: "X" or "Y".
-        steps: training steps, at least 1.
+        spaces, n, flops, family: networks of each space, see `sampling.sample`.
         batch_size: crops a step.
         lr: the learning rate after the warm-up, which then falls along half a cosine (section 3.1).
         train_images, test_images: images to cut crops from, of the shapes' two splits.
@@ -111,9 +107,7 @@ def _crop(image: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
     square = torch.full((3, side, side), float(GREY))
     top, left = (side - height) // 2, (side - width) // 2
     square[:, top : top + height, left : left + width] = torch.where(covered, part.float(), GREY)
-    resized = F.interpolate(
-        square[None], (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False
-    )
+    resized = F.interpolate(square[None], (SIDE, SIDE), mode="bilinear", antialias=True)
     return resized[0].round().to(torch.uint8)
 
 

@@ -25,35 +25,16 @@ from .addresses import (
     without_password,
 )
 
-__all__ = [
-    "Camera",
-    "File",
-    "Frame",
-    "Source",
-    "Stream",
-    "Url",
-    "Video",
-    "apart",
-    "find_sources",
-    "target_of_image",
-]
-
 _MOST_PIXELS = 1 << 28  # of an image from the network
 
 
 @dataclass(frozen=True)
 class Frame:
-    """An image, or one of a video.
-
-    Attributes:
-        source: where it is from.
-        image: uint8 (H, W, 3), RGB.
-        index: its number in a video, from 0; None for an image.
-    """
+    """An image, or one of a video: uint8 (H, W, 3), RGB."""
 
     source: "Source"
     image: np.ndarray
-    index: int | None = None
+    index: int | None = None  # in a video, from 0
 
 
 @dataclass(frozen=True)
@@ -96,9 +77,8 @@ class Url(File):
         file = io.BytesIO(download(self.address))
         image = open_image(file, self.name)
         if image.width * image.height > _MOST_PIXELS:
-            raise OSError(
-                f"{self.name} has {image.width} x {image.height} pixels, which is too much"
-            )
+            size = f"{image.width} x {image.height}"
+            raise OSError(f"{self.name} has {size} pixels, which is too much")
         yield Frame(self, to_array(image, "RGB"))
 
 
@@ -304,19 +284,15 @@ def _files(text: str, output: Path, account: Account) -> list[str]:
     """The files that one input names."""
     if os.path.isdir(text):
         found = _taken(walk(text), output, account, Path(text))
-        if not found:
-            raise ValueError(f"the folder {text} has no images or videos{_said(account)}")
+        nothing = f"the folder {text} has no images or videos"
     elif not os.path.exists(text) and glob.has_magic(text):
         found = _taken(map(Path, glob.glob(text, recursive=True)), output, account)
-        if not found:
-            raise ValueError(f"nothing matches {text}, or no images or videos{_said(account)}")
+        nothing = f"nothing matches {text}, or no images or videos"
     else:
-        found = [text]
+        return [text]
+    if not found:
+        raise ValueError("; ".join([nothing, *account.lines()]))
     return found
-
-
-def _said(account: Account) -> str:
-    return "".join(f"; {line}" for line in account.lines())
 
 
 def _taken(

@@ -43,17 +43,16 @@ def optimize_for_inference(
     """A copy of a detector that gives the same answers sooner. It cannot be trained.
 
     Norms are folded into the convolutions before them, and the dense parts (backbone, FPN, the
-    heads' convolutions and linear layers) work on channels-last tensors, which CPUs and tensor
-    cores prefer. On a CPU, boxes are pooled by `pooler`, and wide 3x3 convolutions computed by
-    `winograd`. Images of any size are taken as before, and the answers are float32.
+    heads' convolutions and linear layers) work on channels-last tensors. On a CPU, boxes are pooled
+    by `pooler`, and wide 3x3 convolutions computed by `winograd`. Images of any size are taken as
+    before, and the answers are float32.
 
     Args:
         model: GeneralizedRCNN or RetinaNet, of this package's kinds or Detectron2's own, around a
             RegNet or ResNet backbone. It stays as it is.
-        dtype: torch.bfloat16 or torch.float16 for the weights and activations of the dense parts;
-            box arithmetic, pooling, non-maximum suppression and masks stay in float32. None is
-            float32. On a CPU lower precision is faster where it has AMX (`amx_bf16` among its
-            flags), and slower where not.
+        dtype: torch.bfloat16 or torch.float16 for the dense parts; box arithmetic, pooling,
+            non-maximum suppression and masks stay in float32. On a CPU it is faster with AMX
+            (`amx_bf16` among its flags), and slower without.
         compile: `torch.compile` the backbone with its FPN and the dense heads (without Winograd's
             convolutions). The first images of two sizes take a minute or so; after them any size
             of 256 pixels or more runs at once.
@@ -152,14 +151,9 @@ def fold_norms(model: nn.Module) -> None:
 def _fold(conv, norm) -> bool:
     if conv is None or not isinstance(norm, _FOLDABLE):
         return False
+    statistics = norm.running_mean, norm.running_var, norm.eps
     conv.weight, conv.bias = fuse_conv_bn_weights(
-        conv.weight,
-        conv.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
+        conv.weight, conv.bias, *statistics, norm.weight, norm.bias
     )
     return True
 

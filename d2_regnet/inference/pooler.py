@@ -18,9 +18,6 @@ class ChannelsLastPooler(nn.Module):
     torchvision's kernel reads one channel after the other in one thread. Here every sampled cell
     is a row of all its channels, and a bin is a weighted sum of rows (`F.embedding_bag`).
     Elsewhere than on a CPU, and for other kinds than ROIAlign, the pooler itself is called.
-
-    Args:
-        pooler: the pooler to stand in for.
     """
 
     def __init__(self, pooler: ROIPooler):
@@ -34,13 +31,8 @@ class ChannelsLastPooler(nn.Module):
         if x[0].device.type != "cpu" or not all(type(align) is ROIAlign for align in aligns):
             return pooler(x, box_lists)
         rois = convert_boxes_to_pooler_format(box_lists)
-        levels = assign_boxes_to_levels(
-            box_lists,
-            pooler.min_level,
-            pooler.max_level,
-            pooler.canonical_box_size,
-            pooler.canonical_level,
-        )
+        canonical = pooler.canonical_box_size, pooler.canonical_level
+        levels = assign_boxes_to_levels(box_lists, pooler.min_level, pooler.max_level, *canonical)
         pooled = x[0].new_empty((len(rois), *pooler.output_size, x[0].shape[1]))
         for level, (features, align) in enumerate(zip(x, aligns, strict=True)):
             chosen = (levels == level).nonzero()[:, 0]

@@ -64,13 +64,5 @@ class Prediction:
         return found
 
     def draw(self, image: np.ndarray, *, enlarge: bool = True) -> np.ndarray:
-        """Draws everything that was found.
-
-        Args:
-            image: the image, uint8 (H, W, 3), RGB.
-            enlarge: enlarge images under 480 pixels, on which text cannot be read.
-
-        Returns:
-            uint8 (h, w, 3), RGB.
-        """
+        """All of it drawn on the image, uint8 (H, W, 3), RGB, as `drawing.draw_instances` does."""
         return draw_instances(image, self.instances, self.metadata, enlarge=enlarge)

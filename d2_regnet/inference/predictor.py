@@ -58,14 +58,13 @@ class Predictor:
         Args:
             cfg: a LazyConfig or a yacs config, of any of this package's or Detectron2's detectors.
             weights: a detector's checkpoint: a file, or an address that Detectron2 takes.
-            threshold: the lowest score kept, 0 to 1, as `d2-regnet predict --threshold`. The
-                model's config has one of its own, 0.05 usually, below which nothing is found.
+            threshold: the lowest score kept, 0 to 1. The model's config has one of its own, 0.05
+                usually, below which nothing is found.
             classes: names of the classes kept; default: all.
             batch_size: images predicted together, at most: those of one size, so that the others
                 in a batch do not change an image's answer (see docs/guides/predict.md).
-            device: such as "cpu" or "cuda:1"; by default the GPU, if there is one.
-            dtype: prepare the model with `optimize_for_inference` in this type; None leaves it as
-                it was trained.
+            device: such as "cpu" or "cuda:1"; default: the GPU, if there is one.
+            dtype: prepare the model with `optimize_for_inference` in this type.
 
         Raises:
             ValueError: an impossible argument, an unknown class, weights that leave a part of the

@@ -26,7 +26,6 @@ def predict(
     """Predicts, draws and writes; Ctrl-C ends it early, with what there is by then.
 
     Args:
-        predictor: decides the size of the batches; a batch does not mix sources' kinds.
         sources: see `find_sources`.
         output: the folder of the results, made if need be.
         draw: write the drawn images and videos, too.
@@ -40,9 +39,8 @@ def predict(
     total = sum(min(each.count, max_frames or each.count) for each in sources)
     endless = any(not each.count for each in sources)
     with ExitStack() as stack:
-        bar = stack.enter_context(
-            progress(total=None if endless else total, unit="image", desc="images")
-        )
+        total = None if endless else total
+        bar = stack.enter_context(progress(total=total, unit="image", desc="images"))
         writers = {}
         frames = _frames(sources, max_frames, unread)
         try:
