@@ -13,6 +13,7 @@ def facts(arch: Stages, size: int | tuple[int, int] = 224, num_classes: int = 10
     """Parameters, stages and costs, ready for JSON.
 
     Args:
+        arch: the network.
         size: side, or (height, width), of the image in pixels.
         num_classes: outputs of the classifier; 0 leaves it out.
 

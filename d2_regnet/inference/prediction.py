@@ -64,5 +64,8 @@ class Prediction:
         return found
 
     def draw(self, image: np.ndarray, *, enlarge: bool = True) -> np.ndarray:
-        """All of it drawn on the image, uint8 (H, W, 3), RGB, as `drawing.draw_instances` does."""
+        """Draws all of it on a copy of the image, uint8 (H, W, 3), RGB.
+
+        With `enlarge`, images under 480 pixels, on which text cannot be read, become larger.
+        """
         return draw_instances(image, self.instances, self.metadata, enlarge=enlarge)
