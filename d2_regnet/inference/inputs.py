@@ -134,7 +134,6 @@ class Stream(_Film):
 
     address: str | int
     target: Path
-    entry = None
     local = False
     _unread = "gave not one frame"
 
