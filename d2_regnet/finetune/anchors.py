@@ -7,6 +7,7 @@ import numpy as np
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from omegaconf import DictConfig, OmegaConf
 
+from d2_regnet.data.objects import objects_of
 from d2_regnet.utils.signatures import calls
 
 from .adapt import test_size
@@ -123,11 +124,7 @@ def boxes_as_resized(coco: dict, short_edge: int | None, max_size: int | None) -
         short, long = sorted((image["width"], image["height"]))
         scale = short_edge / short if short_edge else 1.0
         scales[image["id"]] = min(scale, max_size / long) if max_size else scale
-    boxes = [
-        np.multiply(each["bbox"], scales[each["image_id"]])
-        for each in coco["annotations"]
-        if not each.get("iscrowd")
-    ]
+    boxes = [np.multiply(each["bbox"], scales[each["image_id"]]) for each in objects_of(coco)]
     return np.array(boxes[:: max(1, len(boxes) // _LOOKED_AT)])
 
 

@@ -27,7 +27,9 @@ def dataset(width=640, height=480, segmentation=None):
         {
             "images": [{"id": 1, "file_name": "a", "width": width, "height": height}],
             "categories": [{"id": 4, "name": "dog"}, {"id": 2, "name": "cat"}],
-            "annotations": [{"id": 1, "image_id": 1, "segmentation": segmentation}],
+            "annotations": [
+                {"id": 1, "image_id": 1, "bbox": [0, 0, 9, 9], "segmentation": segmentation}
+            ],
         },
         None,
         "mine",
