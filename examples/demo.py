@@ -3,7 +3,6 @@
 From scratch, in minutes, on two CPU cores. After Ctrl-C the same command continues from there.
 """
 
-import io
 import json
 import logging
 import math
@@ -12,7 +11,6 @@ import signal
 import sys
 import time
 import warnings
-from contextlib import redirect_stdout
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -25,16 +23,17 @@ import numpy as np
 from detectron2.config import LazyConfig
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
-from PIL import Image
 from tabulate import tabulate
 
 from d2_regnet.data import register_shapes
 from d2_regnet.data.shapes import SPLITS
-from d2_regnet.engine import ProgressLine, load_config, train
-from d2_regnet.report import Report
+from d2_regnet.engine import load_config
+from d2_regnet.finetune import Job
+from d2_regnet.finetune import run as finetune
+from d2_regnet.inference.outputs import write_image
 from d2_regnet.utils import drawing
 from d2_regnet.utils.cli import ToolParser, bad_input, failure
-from d2_regnet.utils.files import check_folder, whole_file
+from d2_regnet.utils.files import check_folder, write_file
 
 CONFIG = Path(__file__).parents[1] / "configs" / "mask_rcnn_regnetx_200mf_fpn_shapes.py"
 METRICS = ("AP", "AP50", "AP75", "APs", "APm")
@@ -76,14 +75,13 @@ def configure(args):
     cfg.train.update(seed=args.seed, output_dir=str(args.output))
     if args.steps is not None:
         cfg.train.update(max_iter=args.steps, eval_period=max(1, args.steps // 4))
-    file, asked = args.output / "config.yaml", identity(cfg)
-    there = identity(LazyConfig.load(str(file))) if file.exists() and not args.restart else asked
-    for key in asked:
-        if there[key] != asked[key]:
+    file = args.output / "config.yaml"
+    there = identity(LazyConfig.load(str(file)) if file.exists() and not args.restart else cfg)
+    for key, asked in identity(cfg).items():
+        if there[key] != asked:
             raise ValueError(
-                f"{args.output} holds a run with {key} {there[key]}, not {asked[key]}: choose "
-                "another folder with --output (make demo OUTPUT=...), or discard that run with "
-                "--restart"
+                f"{args.output} holds a run with {key} {there[key]}, not {asked}: choose another "
+                "folder with --output (make demo OUTPUT=...), or discard that run with --restart"
             )
     return cfg
 
@@ -97,8 +95,8 @@ def identity(cfg) -> dict:
 class Watch(HookBase):
     """Seconds of training, over all the parts of an interrupted run; a line after evaluations."""
 
-    def __init__(self, stream):
-        self.seconds, self._stream = 0.0, stream
+    def __init__(self):
+        self.seconds, self._screen = 0.0, sys.stdout
 
     def before_step(self):
         self._start = time.perf_counter()
@@ -108,10 +106,10 @@ class Watch(HookBase):
         done, latest = self.trainer.iter + 1, self.trainer.storage.latest()
         found = {name: latest.get(f"{task}/AP", (0, -1)) for name, task in TASKS.items()}
         if done == self.trainer.max_iter:
-            print("Evaluating ...", file=self._stream, flush=True)
+            print("Evaluating ...", file=self._screen, flush=True)
         elif all(step == self.trainer.iter for _, step in found.values()):
             text = ", ".join(f"{name} AP {value:.1f}" for name, (value, _) in found.items())
-            print(f"evaluated after {done} steps: {text}", file=self._stream, flush=True)
+            print(f"evaluated after {done} steps: {text}", file=self._screen, flush=True)
 
     def state_dict(self):
         return {"seconds": self.seconds}
@@ -122,33 +120,26 @@ class Watch(HookBase):
 
 def run(cfg) -> None:
     """Trains, or continues, evaluates and draws, in the config's folder."""
-    folder, screen = Path(cfg.train.output_dir), sys.stdout
-    names = cfg.dataloader.test.dataset.names
+    folder, watch = Path(cfg.train.output_dir), Watch()
     if (folder / "last_checkpoint").exists():
         print(f"Continuing the run in {folder}.")
-    watch = Watch(screen)
-    with redirect_stdout(io.StringIO()):  # pycocotools prints a lot
-        hooks = [watch, ProgressLine(cfg.train.log_period, screen)]
-        results = train(cfg, resume=True, hooks=hooks, console=False)
-        Report([folder]).write(folder / "report")
+    results = finetune(Job(cfg, files={}, lines=(), resume=True), hooks=[watch])
     found = json.loads((folder / "inference" / "coco_instances_results.json").read_text())
-    with whole_file(folder / "demo.png") as out:
-        Image.fromarray(draw(names, found)).save(out, "PNG")
-    with whole_file(folder / SUMMARY) as out:  # last: with it the run is complete
-        text = json.dumps(summarize(results, watch.seconds, cfg), indent=2)
-        out.write(text.encode() + b"\n")
+    write_image(draw(cfg.dataloader.test.dataset.names, found), folder / "demo.png")
+    summary = json.dumps(summarize(results, watch.seconds, cfg), indent=2)
+    write_file(folder / SUMMARY, f"{summary}\n")  # last: with it the run is complete
 
 
 def draw(names: str, found: list[dict], count: int = 4) -> np.ndarray:
     """The first images of a data set: as they are, with the truth, and with what was found."""
     records, metadata = DatasetCatalog.get(names)[:count], MetadataCatalog.get(names)
-    rows = []
+    lines = []
     for image, *both in drawing.truth_and_found(records, found, metadata):
         drawn = [drawing.draw_instances(grey(image), each, metadata) for each in both]
         panels = [drawing.enlarged(image), *drawn]
-        rows.append(np.hstack([np.pad(each, ((8, 0), (8, 0), (0, 0))) for each in panels]))
-    width = max(row.shape[1] for row in rows)
-    return np.vstack([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
+        lines.append(np.hstack([np.pad(each, ((8, 0), (8, 0), (0, 0))) for each in panels]))
+    width = max(line.shape[1] for line in lines)
+    return np.vstack([np.pad(each, ((0, 0), (0, width - each.shape[1]), (0, 0))) for each in lines])
 
 
 def grey(image: np.ndarray) -> np.ndarray:
@@ -185,8 +176,8 @@ def table(summary: dict) -> str:
     found = [[name, *(summary[f"{name}_{m.lower()}"] for m in METRICS)] for name in TASKS]
     by_class = [[name, *(each[f"{name}_ap"] for each in kinds.values())] for name in TASKS]
     options = dict(tablefmt="plain", floatfmt=".1f", missingval="n/a")
-    blocks = ((found, ["", *METRICS]), (by_class, ["AP", *kinds]))
-    return "\n\n".join(tabulate(rows, header, **options) for rows, header in blocks)
+    blocks = (found, ["", *METRICS]), (by_class, ["AP", *kinds])
+    return "\n\n".join(tabulate(lines, heads, **options) for lines, heads in blocks)
 
 
 def closing(folder: Path, test_images: str) -> str:
@@ -225,7 +216,9 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"{cfg.train.max_iter} steps of {cfg.dataloader.train.total_batch_size}")
                 return
             folder.mkdir(parents=True, exist_ok=True)
-            gone = (SUMMARY, "config.yaml", "last_checkpoint", "model_*.pth", "metrics.json")
+            gone = (
+                f"{SUMMARY} config.yaml last_checkpoint model_*.pth metrics.json images/*".split()
+            )
             for file in [each for name in gone for each in folder.glob(name) if args.restart]:
                 file.unlink()
         if (folder / SUMMARY).exists():

@@ -1,6 +1,6 @@
 """Runs a file that `d2-regnet export` has written, with numpy, Pillow and onnxruntime alone.
 
-python onnx_predict.py detector.onnx picture.jpg predicted.png
+python onnx_predict.py detector.onnx image.jpg predicted.png
 """
 
 import json
@@ -14,13 +14,13 @@ from PIL import Image, ImageDraw, ImageOps
 def main(file, source, target, threshold=0.5):
     session = onnxruntime.InferenceSession(file)
     names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
-    picture = ImageOps.exif_transpose(Image.open(source)).convert("RGB")
+    image = ImageOps.exif_transpose(Image.open(source)).convert("RGB")
     outputs = [output.name for output in session.get_outputs()]
-    found = dict(zip(outputs, session.run(outputs, {"image": np.asarray(picture)})))
+    found = dict(zip(outputs, session.run(outputs, {"image": np.asarray(image)})))
     sure = found["scores"] >= threshold
     found = {name: array[sure] for name, array in found.items()}
 
-    pixels = np.array(picture)
+    pixels = np.array(image)
     colours = np.random.default_rng(0).integers(64, 256, (len(names), 3))
     for mask, label in zip(found.get("masks", []), found["classes"]):
         pixels[mask] = (pixels[mask] + colours[label]) // 2

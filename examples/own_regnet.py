@@ -1,4 +1,4 @@
-"""A RegNet of one's own inside a detector: from five numbers to boxes.
+"""Your own RegNet inside a detector: from five numbers to boxes.
 
 python examples/own_regnet.py my_regnet.yaml
 
@@ -22,13 +22,13 @@ def main(file):
         f"backbone at 800x1216: {cost.flops / 1e9:.1f} GFLOPs, {cost.params / 1e6:.2f} M parameters"
     )
 
-    # A row's name with the file in the place of the arch; the weights are random.
+    # A model's name with the file in the place of the arch; the weights are random.
     cfg = model_zoo.get_config(f"retinanet_{file}_fpn_1x")
     cfg.model.num_classes = 3
     model = instantiate(cfg.model).eval()
     with torch.no_grad():
-        picture = torch.randint(0, 256, (3, 128, 192), dtype=torch.uint8)
-        (answer,) = model([{"image": picture}])
+        image = torch.randint(0, 256, (3, 128, 192), dtype=torch.uint8)
+        (answer,) = model([{"image": image}])
     print(answer["instances"].get_fields().keys())
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Finds objects in an image with the model that a training left, and draws them.
 
-    python examples/predict.py output/mine picture.jpg predicted.png
+    python examples/predict.py output/mine image.jpg predicted.png
 
-In place of the run's folder, the name of a published row downloads its weights, once:
+In place of the run's folder, the name of a published model downloads its weights, once:
 `mask_rcnn_regnetx_400mf_fpn_3x`.
 """
 

@@ -57,7 +57,7 @@ def folder(tmp_path, tiny_run) -> Path:
     (tmp_path / "output" / "mine").symlink_to(tiny_run)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     (tmp_path / "images").mkdir()
-    for name in ("picture.jpg", "images/one.jpg", "images/two.png"):
+    for name in ("image.jpg", "images/one.jpg", "images/two.png"):
         Image.fromarray(pixels).save(tmp_path / name)
     (tmp_path / "my_regnet.yaml").write_text("depth: 6\nw_0: 8\nw_a: 8\nw_m: 2\ngroup_width: 8\n")
     return tmp_path

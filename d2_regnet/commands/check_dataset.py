@@ -20,7 +20,7 @@ from d2_regnet.data.image_checks import check_images
 from d2_regnet.data.registered import load_registered
 from d2_regnet.model_zoo.loading import load_any
 from d2_regnet.utils.cli import ToolParser, bad_input, failure
-from d2_regnet.utils.files import whole_file
+from d2_regnet.utils.files import check_file, write_file
 
 _EXAMPLES = """
 All data sets of a config:
@@ -72,7 +72,7 @@ def argument_parser() -> ToolParser:
     parser.add_argument("--threads", type=int, default=8, help="images read at once (%(default)s)")
     parser.add_argument("--examples", type=int, default=3, help="shown of a kind (%(default)s)")
     parser.add_argument("--fix-to", metavar="NEW.json", help="write a cleaned file")
-    parser.add_argument("--overwrite", action="store_true", help="NEW.json may exist")
+    parser.add_overwrite("a NEW.json that exists")
     parser.add_argument(
         "opts", nargs="*", metavar="key=value", help="overrides of the config; for YAML, KEY VALUE"
     )
@@ -115,11 +115,7 @@ def check_arguments(args, sources: dict) -> None:
         return
     if len(sources) > 1:
         raise ValueError(f"--fix-to writes one file: choose one --dataset of {', '.join(sources)}")
-    folder = os.path.dirname(args.fix_to) or "."
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"--fix-to: there is no folder {folder}")
-    if os.path.exists(args.fix_to) and not args.overwrite:
-        raise FileExistsError(f"--fix-to: {args.fix_to} exists; --overwrite replaces it")
+    check_file(args.fix_to, "--fix-to", overwrite=args.overwrite)
 
 
 def check_target(target: str, original: str | None) -> None:
@@ -159,8 +155,7 @@ def write_fixed(args, coco: dict, findings: list[Finding]) -> None:
     listed = f"{args.fix_to}.changes.txt"
     if not args.dry_run:
         for path, text in ((args.fix_to, json.dumps(fixed)), (listed, "\n".join([*lines, ""]))):
-            with whole_file(path) as file:
-                file.write(text.encode())
+            write_file(path, text)
     done = "Would write" if args.dry_run else "Wrote"
     print(f"{done} {args.fix_to}: {size(fixed)}; {len(lines)} change(s), listed in {listed}")
 

@@ -33,7 +33,7 @@ from d2_regnet.evaluation import FastCOCOEvaluator
 from d2_regnet.inference import Predictor, find_model
 from d2_regnet.utils.cli import ToolParser, bad_input, failure, say
 from d2_regnet.utils.dtypes import DTYPES
-from d2_regnet.utils.files import check_folder, whole_file
+from d2_regnet.utils.files import check_folder, write_file
 from d2_regnet.utils.progress import progress
 
 _EXAMPLES = """
@@ -66,7 +66,7 @@ def argument_parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="DIR", help=f"write {RESULTS} and {METRICS} there"
     )
     parser.add_overwrite("files that exist")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_json()
     return parser
 
 
@@ -221,8 +221,7 @@ def write(output: Path, text: str, annotations: Path) -> None:
     if annotations.exists():
         files[ANNOTATIONS] = annotations.read_bytes()
     for name, content in files.items():
-        with whole_file(output / name) as file:
-            file.write(content)
+        write_file(output / name, content)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -27,7 +27,7 @@ def argument_parser() -> ToolParser:
         "--output", type=Path, metavar="DIR", help="default: report/ in the first OUTPUT_DIR"
     )
     parser.add_argument(
-        *("--model", "--row"),
+        "--model",
         metavar="NAME",
         help="published model to compare with (default: the one whose settings the run has)",
     )

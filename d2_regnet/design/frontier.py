@@ -28,13 +28,10 @@ IMAGENET_ERROR = {
 
 
 def frontier(cost: Sequence[float], badness: Sequence[float]) -> list[int]:
-    """The points that no other beats: none is as cheap and as good, and better in one of the two.
+    """Indices of the points that no other beats, from cheap to dear, and so from bad to good.
 
-    Args:
-        cost, badness: two numbers of every point; less is better.
-
-    Returns:
-        Their indices, from cheap to dear, and so from bad to good. Of equal points the first.
+    A point beats one that it is as cheap and as good as, if it is better in one of the two. Less
+    is better in both; of equal points the first counts.
     """
     found, best = [], float("inf")
     for i in sorted(range(len(cost)), key=lambda i: (cost[i], badness[i], i)):

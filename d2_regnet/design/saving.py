@@ -17,13 +17,7 @@ from . import plots
 
 def write_sample(folder: Path, stem: str, archs: Sequence[RegNetArch]) -> None:
     """Writes samples.csv, samples.json, samples.png, and archs/STEM_0001.yaml, ..., of which each
-    stands for an arch wherever one is named.
-
-    Args:
-        folder: made if need be.
-        stem: what the networks' names begin with.
-        archs: at least one.
-    """
+    stands for an arch wherever one is named. The folder is made if need be."""
     (folder / "archs").mkdir(parents=True, exist_ok=True)
     rows = []
     for i, arch in enumerate(archs, 1):

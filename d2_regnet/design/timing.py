@@ -56,12 +56,11 @@ def interleaved(
     rounds: int,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> dict[str, Timing]:
-    """Times all passes in turn, round by round, so that a slow moment of the machine hits all.
+    """Times all passes, each run before, in turn: a slow moment of the machine hits all.
 
     Args:
-        passes: by name; each was run before.
         rounds: measurements of each, at least 1.
-        progress: passed the rounds, as tqdm is.
+        progress: as tqdm: passed the rounds.
     """
     seconds = {name: [] for name in passes}
     for _ in progress(range(rounds)):

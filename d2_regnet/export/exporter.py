@@ -76,7 +76,8 @@ class Export:
         self.model = copy.deepcopy(predictor.model).cpu().eval().requires_grad_(False)
         fold_norms(self.model)
         score, count = limits(self.model)
-        set_limits(self.model, score_threshold=max(score, predictor.threshold))
+        score = max(score, predictor.threshold)
+        set_limits(self.model, score_threshold=score)
         self.format, self.opset, self.input_format = format, opset, predictor.input_format
         self.metadata = {
             "model": name,
@@ -86,7 +87,7 @@ class Export:
             "class_names": predictor.classes,
             "short_edge": self.shortest_edge and self.shortest_edge.length,
             "max_size": self.shortest_edge and self.shortest_edge.max_size,
-            "score_threshold": max(score, predictor.threshold),
+            "score_threshold": score,
             "max_detections": count,
         }
 
@@ -99,28 +100,31 @@ class Export:
         """
         # Any image will do. Its sides differ, so that the tracer cannot take one for the other.
         example = torch.zeros((160, 224, 3), dtype=torch.uint8)
+        module = traceable(self.model, self.shortest_edge, self.input_format, example)
         with warnings.catch_warnings(), torch.no_grad():
             # Each warns of a shape check that the trace leaves out, or that tracing is old.
             warnings.simplefilter("ignore")
-            content = self._onnx(example) if self.format == "onnx" else self._torchscript(example)
+            as_bytes = self._onnx if self.format == "onnx" else self._torchscript
+            content = as_bytes(module, example)
         write_file(path, content)
 
-    def _torchscript(self, example) -> bytes:
-        traced = torch.jit.trace(self._traceable(example), example, check_trace=False)
+    def _torchscript(self, module: nn.Module, example: torch.Tensor) -> bytes:
+        traced = torch.jit.trace(module, example, check_trace=False)
         buffer = io.BytesIO()
-        extra = {METADATA: json.dumps(self.metadata)}
-        torch.jit.save(traced, buffer, _extra_files=extra)
+        torch.jit.save(traced, buffer, _extra_files={METADATA: json.dumps(self.metadata)})
         return buffer.getvalue()
 
-    def _onnx(self, example) -> bytes:
+    def _onnx(self, module: nn.Module, example: torch.Tensor) -> bytes:
         onnx = import_extra("onnx", "export")
         names = ["image", *self.metadata["outputs"]]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.onnx")
             try:
-                _register_deformable()
+                # torchvision tells the exporter of its other operators, not of this one.
+                name = "torchvision::deform_conv2d"
+                torch.onnx.register_custom_op_symbolic(name, _deform_conv, _DEFORMABLE_OPSET)
                 torch.onnx.export(
-                    self._traceable(example),
+                    module,
                     (example,),
                     path,
                     dynamo=False,
@@ -136,9 +140,6 @@ class Export:
         onnx.helper.set_model_props(written, texts)
         onnx.checker.check_model(written)
         return written.SerializeToString()
-
-    def _traceable(self, example):
-        return traceable(self.model, self.shortest_edge, self.input_format, example)
 
 
 def shortest_edge(augmentations: list[T.Augmentation]) -> ShortestEdge | None:
@@ -237,12 +238,6 @@ def _outputs(model) -> dict[str, str]:
     if getattr(getattr(model, "roi_heads", None), "mask_on", False):
         outputs["masks"] = "bool (detections, height, width)"
     return outputs
-
-
-def _register_deformable() -> None:
-    """torchvision tells the exporter of its other operators, not of this one."""
-    name = "torchvision::deform_conv2d"
-    torch.onnx.register_custom_op_symbolic(name, _deform_conv, _DEFORMABLE_OPSET)
 
 
 @parse_args(*"vvvvv", *"iiiiiiii", "b")

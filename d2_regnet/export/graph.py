@@ -27,9 +27,7 @@ def traceable(
         example: an image.
 
     Returns:
-        A module to be called on `example`. Its outputs: boxes float32 (N, 4), x0 y0 x1 y1 in the
-        image's pixels; scores float32 (N,), highest first; classes int64 (N,); and of a model
-        that predicts them masks bool (N, height, width).
+        A module to be called on `example`, which gives what `exporter` writes under "outputs".
     """
 
     def detect(model, image):
@@ -68,8 +66,7 @@ def paste_masks(masks: torch.Tensor, boxes: torch.Tensor, size: torch.Tensor) ->
     """What Detectron2's `paste_masks_in_image` answers, at a cost that a file can bear.
 
     Traced, Detectron2's copies all masks once for each of them. Its bilinear sampling, zero outside
-    of the mask, is separable, and so two small products of matrices for each mask. One mask is
-    pasted after another, so that a byte a pixel is all that is kept of it.
+    of the mask, is separable: two small products of matrices for each mask, one after another.
 
     Args:
         masks: probabilities (N, M, M).

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import HookBase
 from omegaconf import DictConfig
 from torch import nn
 
@@ -26,7 +27,7 @@ from d2_regnet.inference import find_model
 from d2_regnet.inference.outputs import write_image
 from d2_regnet.report import Report
 from d2_regnet.utils.drawing import draw_instances, truth_and_found
-from d2_regnet.utils.files import check_folder, whole_file
+from d2_regnet.utils.files import check_folder, write_file
 
 from . import adapt
 from .anchors import suit_anchors
@@ -35,7 +36,7 @@ from .schedule import GIB, batch_size, picture_bytes, plan
 
 __all__ = ["Job", "prepare", "resumed", "run"]
 
-_PICTURES = 12
+_DRAWN = 12
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,7 @@ class Job:
         try:
             for path, coco in self.files.items():
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
-                with whole_file(path) as file:
-                    file.write(json.dumps(coco).encode())
+                write_file(path, json.dumps(coco))
             return check_config(self.cfg, resume=self.resume, allow_missing=self.allow_missing)
         except BaseException:
             for path in self.files:
@@ -217,12 +217,13 @@ def resumed(output: str | os.PathLike, overrides: Sequence[str] = ()) -> Job:
     )
 
 
-def run(job: Job, model: nn.Module | None = None) -> dict:
+def run(job: Job, model: nn.Module | None = None, hooks: Iterable[HookBase] = ()) -> dict:
     """Trains, evaluates, draws and reports, in the job's output folder.
 
     Args:
         job: of `prepare` or `resumed`.
         model: of `job.check()`, which is called here by default.
+        hooks: as of `engine.train`.
 
     Returns:
         The last evaluation: task -> metric -> value.
@@ -232,28 +233,21 @@ def run(job: Job, model: nn.Module | None = None) -> dict:
         Interrupted: a signal ended the training; `resumed` goes on.
     """
     model = job.check() if model is None else model
-    screen = sys.stdout
+    hooks = [*hooks, ProgressLine(job.cfg.train.log_period, sys.stdout)]
     with redirect_stdout(io.StringIO()):  # evaluators print a lot
-        progress = ProgressLine(job.cfg.train.log_period, screen)
-        results = train(
-            job.cfg,
-            model=model,
-            resume=job.resume,
-            hooks=[progress],
-            console=False,
-        )
+        results = train(job.cfg, model=model, resume=job.resume, hooks=hooks, console=False)
     print("Drawing ...", flush=True)
-    draw_pictures(job.cfg, job.output)
+    draw_images(job.cfg, job.output)
     Report([job.output]).write(job.output / "report")
     return results
 
 
-def draw_pictures(cfg: DictConfig, output: Path) -> None:
+def draw_images(cfg: DictConfig, output: Path) -> None:
     """The first test images with ground truth, and beside it what was found: `images/`."""
     name = cfg.dataloader.test.dataset.names
     records, metadata = DatasetCatalog.get(name), MetadataCatalog.get(name)
     found = json.loads((output / "inference" / "coco_instances_results.json").read_text())
-    shown = truth_and_found(records[:_PICTURES], found, metadata)
+    shown = truth_and_found(records[:_DRAWN], found, metadata)
     for number, (record, (image, *both)) in enumerate(zip(records, shown), 1):
         truth, prediction = (draw_instances(image, each, metadata) for each in both)
         gap = np.full((truth.shape[0], 8, 3), 255, np.uint8)

@@ -21,15 +21,11 @@ class Run:
     """One run. Steps count from 1, after which so many steps are done.
 
     Attributes:
-        name: what it is called on the page.
-        folder: where it lies.
         training: step -> name -> value: losses, lr, time (s), data_time (s), ...; by step.
         evaluations: step -> task ("bbox", "segm") -> metric ("AP", "AP50", "AP-person") -> value,
             0 to 100, NaN where it is undefined; by step.
         memory: step -> the most memory (MiB) allocated on the GPU until then; empty on a CPU.
-        config_text: config.yaml as it stands; empty if there is none.
-        config: the same by dotted key.
-        broken_lines: of metrics.json.
+        config: by dotted key, what `config_text` holds; both are empty if there is none.
     """
 
     name: str
@@ -39,7 +35,7 @@ class Run:
     memory: dict[int, float] = field(default_factory=dict)
     config_text: str = ""
     config: dict[str, object] = field(default_factory=dict)
-    broken_lines: int = 0
+    broken_lines: int = 0  # of metrics.json
 
     @property
     def steps(self) -> int:
@@ -63,9 +59,8 @@ class Run:
     @property
     def batch_size(self) -> int:
         """Images a step, over all processes; 0 if the config does not say."""
-        return _whole_number(
-            self.config, "dataloader.train.total_batch_size", "SOLVER.IMS_PER_BATCH"
-        )
+        keys = ("dataloader.train.total_batch_size", "SOLVER.IMS_PER_BATCH")
+        return _whole_number(self.config, *keys)
 
     @property
     def images_per_second(self) -> float:
@@ -156,10 +151,8 @@ def _read_run(folder: Path, name: str) -> Run:
         raise FileNotFoundError(f"{folder}: there is no such folder")
     file = folder / "metrics.json"
     if not file.is_file():
-        raise FileNotFoundError(
-            f"{folder} has no metrics.json: name the folder that a training wrote to "
-            "(train.output_dir)"
-        )
+        remedy = "name the folder that a training wrote to (train.output_dir)"
+        raise FileNotFoundError(f"{folder} has no metrics.json: {remedy}")
     text = _text(folder / "config.yaml")
     config = flatten(parse_config(text))
     period = _whole_number(config, "train.eval_period", "TEST.EVAL_PERIOD")

@@ -15,12 +15,7 @@ from d2_regnet.data.shapes import register_named_shapes
 from d2_regnet.inference import Predictor
 from d2_regnet.model_zoo.loading import load_any
 from d2_regnet.model_zoo.settings import setting
-from d2_regnet.utils.drawing import (
-    SHOWN_SCORE,
-    draw_instances,
-    from_annotations,
-    truth_and_found,
-)
+from d2_regnet.utils import drawing
 
 from .runs import Run
 
@@ -60,12 +55,12 @@ class NewSamples:
 
     def draw(self) -> list[Sample]:
         """Predicts and draws."""
-        predictor = Predictor(self._cfg, self._weights, threshold=SHOWN_SCORE)
+        predictor = Predictor(self._cfg, self._weights, threshold=drawing.SHOWN_SCORE)
         samples = []
         for record in self._records:
             size = record["height"], record["width"]
             image = read_image(record["file_name"], "RGB", size[::-1])
-            truth = from_annotations(record.get("annotations", []), size)
+            truth = drawing.from_annotations(record.get("annotations", []), size)
             found = predictor(image, array_format="RGB").instances
             samples.append(_sample(record, image, truth, found, self._metadata))
         return samples
@@ -88,7 +83,7 @@ def collect(run: Run, count: int = DEFAULT_COUNT) -> tuple[list[Sample], str]:
         predictions = json.loads(results.read_text())
         name = run.config.get("dataloader.test.dataset.names") or run.config["DATASETS.TEST"]
         records, metadata = _dataset(name)
-        drawings = truth_and_found(records[:count], predictions, metadata)
+        drawings = drawing.truth_and_found(records[:count], predictions, metadata)
         found = [_sample(each, *parts, metadata) for each, parts in zip(records, drawings)]
     except Exception as error:  # of files of any kind, which the page can do without
         reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -117,9 +112,11 @@ def _sample(
     record: dict, image: np.ndarray, truth: Instances, found: Instances, metadata
 ) -> Sample:
     """Ground truth and prediction, each on the image."""
-    caption = "prediction" if len(found) else f"prediction (none of {SHOWN_SCORE:.0%} or more)"
+    caption = (
+        "prediction" if len(found) else f"prediction (none of {drawing.SHOWN_SCORE:.0%} or more)"
+    )
     drawings = {
-        name: draw_instances(image, each, metadata)
+        name: drawing.draw_instances(image, each, metadata)
         for name, each in {"ground truth": truth, caption: found}.items()
     }
     images = {name: _jpeg(Image.fromarray(each), _WIDTH) for name, each in drawings.items()}

@@ -11,24 +11,16 @@ from matplotlib.figure import Figure
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 _SIZE = (4.6, 2.9)  # inches; on the page about 100 pixels each
 _DPI = 180
-_STYLE = dict(marker="o", markersize=3.5)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a chart; points that are not finite leave a gap.
-
-    Attributes:
-        label: in the legend.
-        points: steps and values.
-        colour: an index into COLOURS, beyond which they repeat in another style.
-        faint: thin, beside the line that matters.
-    """
+    """A line of a chart; points that are not finite leave a gap."""
 
     label: str
-    points: tuple[Sequence[float], Sequence[float]]
-    colour: int = 0
-    faint: bool = False
+    points: tuple[Sequence[float], Sequence[float]]  # steps and values
+    colour: int = 0  # an index into COLOURS, beyond which they repeat in another style
+    faint: bool = False  # thin, beside the line that matters
 
 
 def draw(
@@ -57,7 +49,7 @@ def draw(
     for curve in curves:
         style = dict(linewidth=0.9 if curve.faint else 1.8, alpha=0.55 if curve.faint else 1)
         if marked or len(curve.points[0]) == 1:
-            style |= _STYLE
+            style |= dict(marker="o", markersize=3.5)
         if curve.colour >= len(COLOURS):
             style["linestyle"] = "--"
         xs, ys = curve.points

@@ -114,24 +114,15 @@ def ignore_deprecations() -> None:
 def bad_input(verbose: bool = False):
     """For parsing and validation: ends the program with one clear line where input is at fault.
 
-    Args:
-        verbose: print the traceback as well.
-
     Raises:
-        SystemExit: with code 2, in place of the ValueError, OSError or ImportError raised inside.
+        SystemExit: with code 2, in place of the ValueError, OSError or ImportError raised inside;
+            the traceback is printed if `verbose`.
     """
     return _one_line((ValueError, OSError, ImportError), BAD_INPUT, verbose)
 
 
 def failure(verbose: bool = False):
-    """For the work itself: ends the program with one clear line where it fails.
-
-    Args:
-        verbose: print the traceback as well.
-
-    Raises:
-        SystemExit: with code 1, in place of any Exception raised inside.
-    """
+    """For the work itself: as `bad_input`, with code 1 in place of any Exception."""
     return _one_line((Exception,), FAILED, verbose)
 
 

@@ -16,16 +16,6 @@ from pycocotools import mask as coco_mask
 
 from d2_regnet.data.images import read_image
 
-__all__ = [
-    "SHOWN_SCORE",
-    "draw_instances",
-    "enlarged",
-    "from_annotations",
-    "from_results",
-    "truth_and_found",
-    "zoom",
-]
-
 SHOWN_SCORE = 0.5  # the least of a detection that is drawn beside the truth
 
 _LONG_SIDE = 480  # pixels: smaller images are enlarged at least to this
@@ -83,16 +73,15 @@ def draw_instances(
         for i in order:
             _paint(painted, masks[i].repeat(times, axis=0).repeat(times, axis=1), colours[i])
     canvas = Visualizer(painted, metadata)
+    boxes = (times * instances.pred_boxes.tensor.double()).tolist()
     for i in order:
-        box = [times * value for value in instances.pred_boxes.tensor[i].tolist()]
-        canvas.draw_box(box, edge_color=tuple(colours[i] / 255), alpha=1.0)
+        canvas.draw_box(boxes[i], edge_color=tuple(colours[i] / 255), alpha=1.0)
     for i in order:
-        box = [times * value for value in instances.pred_boxes.tensor[i].tolist()]
         score = "" if scores[i] is None else f" {scores[i]:.0%}"
         text = metadata.thing_classes[kinds[i]] + score
         canvas.draw_text(
             text,
-            _place(box, len(text), font * _PIXELS_PER_POINT, width),
+            _place(boxes[i], len(text), font * _PIXELS_PER_POINT, width),
             font_size=font,
             color=tuple(0.6 * colours[i] / 255 + 0.4),  # light, on black
             horizontal_alignment="left",
@@ -119,18 +108,14 @@ def _place(box: Sequence[float], letters: int, size: float, width: int) -> tuple
 
 
 def from_annotations(annotations: Sequence[dict], size: tuple[int, int]) -> Instances:
-    """Ground truth in the form of predictions.
+    """Ground truth of one image, in Detectron2's dataset format, in the form of predictions.
 
     Args:
-        annotations: of one image, in Detectron2's dataset format.
         size: the image's height and width.
     """
     has_masks = bool(annotations) and all(each.get("segmentation") for each in annotations)
     if not has_masks:
-        plain = [{**each} for each in annotations]
-        for each in plain:
-            each.pop("segmentation", None)
-        annotations = plain
+        annotations = [{k: v for k, v in a.items() if k != "segmentation"} for a in annotations]
     truth = annotations_to_instances(annotations, size, mask_format="bitmask")
     fields = {"pred_boxes": truth.gt_boxes, "pred_classes": truth.gt_classes}
     if has_masks:
@@ -149,8 +134,7 @@ def truth_and_found(
         metadata: with `thing_dataset_id_to_contiguous_id`.
 
     Yields:
-        A record's image, uint8 (H, W, 3), RGB; the truth; what has a score of `SHOWN_SCORE` or
-        more.
+        uint8 (H, W, 3), RGB; the truth; what has a score of `SHOWN_SCORE` or more.
     """
     by_image = defaultdict(list)
     for each in results:

@@ -6,11 +6,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def dtype_named(name: str) -> torch.dtype:
-    """The dtype that a config or a command calls by its name.
-
-    Raises:
-        ValueError: not "float32", "bfloat16" or "float16".
-    """
+    """The dtype that a config or a command calls by its name; ValueError if there is none."""
     if name not in DTYPES:
         raise ValueError(f"{name!r} is not a dtype: it is one of {', '.join(DTYPES)}")
     return DTYPES[name]

@@ -12,7 +12,6 @@ def check_folder(folder: str | os.PathLike, flag: str = "--output") -> None:
     """Makes sure, before any work, that files can be written to a folder, which need not exist.
 
     Args:
-        folder: where files are to go; nothing is made.
         flag: what the user gave it as.
 
     Raises:
@@ -30,16 +29,10 @@ def check_folder(folder: str | os.PathLike, flag: str = "--output") -> None:
 def check_file(path: str | os.PathLike, flag: str = "--output", *, overwrite: bool = False) -> None:
     """Makes sure, before any work, that a file can be written and that none is lost by it.
 
-    Args:
-        path: the file; nothing is made.
-        flag: what the user gave it as.
-        overwrite: it may exist.
-
     Raises:
         FileNotFoundError: there is no folder to write it to.
-        FileExistsError: it exists.
-        ValueError: it is a folder.
-        PermissionError: nothing may be written there.
+        FileExistsError: it exists, and not `overwrite`.
+        ValueError, PermissionError: it is a folder, or nothing may be written there.
     """
     path = Path(path)
     if not path.absolute().parent.is_dir():
@@ -58,11 +51,8 @@ def whole_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
     Until then it is a hidden one beside it, which an error removes, so that whoever opens `path`
     finds the old file or the new one, each of them whole, and so does a machine after a crash.
 
-    Args:
-        path: the file, in a folder that exists.
-
     Raises:
-        OSError: it cannot be written; `path` is as it was.
+        OSError: it cannot be written, or there is no such folder; `path` is as it was.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")

@@ -7,14 +7,7 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 
 
 def pixel_statistics(input_format: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation by channel, in the order of the channels.
-
-    Args:
-        input_format: "BGR" or "RGB".
-
-    Raises:
-        ValueError: another one.
-    """
+    """Mean and standard deviation by channel, in the order "BGR" or "RGB"; else ValueError."""
     if input_format not in ("BGR", "RGB"):
         raise ValueError(f"input_format must be BGR or RGB, not {input_format!r}")
     step = 1 if input_format == "RGB" else -1

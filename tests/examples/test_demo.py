@@ -92,7 +92,7 @@ def test_stops_continues_and_finishes(demo, tmp_path):
     lines = (folder / "metrics.json").read_text().splitlines()
     assert max(json.loads(line)["iteration"] for line in lines) >= 7
     page = (folder / "report" / "report.html").read_text()
-    assert all(name in page for name in ("000000.png", "000001.png", "000002.png"))
+    assert all(name in page for name in ("01_000000.jpg", "02_000001.jpg", "03_000002.jpg"))
     curves = [folder / "report" / f"{name}.png" for name in ("total_loss", "box_ap", "mask_ap")]
     for file in (*curves, folder / "demo.png"):
         assert min(cv2.imread(str(file)).shape[:2]) >= 300

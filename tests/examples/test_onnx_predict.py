@@ -59,7 +59,7 @@ def test_it_prints_and_draws_what_the_model_finds(root, files):
 
 def test_without_arguments_it_says_how(root, files):
     done = run(root, files[0])
-    assert done.returncode == 1 and "detector.onnx picture.jpg predicted.png" in done.stderr
+    assert done.returncode == 1 and "detector.onnx image.jpg predicted.png" in done.stderr
 
 
 def test_it_is_short(root):
