@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from tabulate import tabulate
 
 from d2_regnet.checkpoint.fitting import same_names
-from d2_regnet.data.checks import check_annotations
+from d2_regnet.data.cleaning import mended
 from d2_regnet.data.findings import refuse_errors
 from d2_regnet.data.formats import FORMATS, UNLABELLED, read_dataset
 from d2_regnet.data.image_checks import refuse_unusable
@@ -135,17 +135,20 @@ def register_data(args: argparse.Namespace, classes: list[str], folder: Path) ->
     images, annotations = args.data
     coco, account = read_dataset(images, annotations, args.format, unlabelled=args.unlabelled)
     remedy = "`d2-regnet check-dataset` lists them and writes a cleaned file"
-    refuse_errors(check_annotations(coco), annotations, remedy)
+    coco, findings, lines = mended(was := coco)
     refuse_unusable(coco["images"], images, annotations)
-    if "annotations" in coco and not objects_of(coco):
+    refuse_errors(findings, annotations, remedy)
+    if not (objects := objects_of(coco)):
         raise ValueError(nothing_usable(coco, f"--data: {annotations}"))
+    if not any(each.get("segmentation") for each in objects):
+        lines.append("its objects have no masks, so there is no mask AP")
     ordered = in_order_of(coco, classes, annotations)
-    for line in account.lines():
+    for line in account.lines() + lines:
         say(f"--data: {line}")
     if missing := set(classes) - {each["name"] for each in coco["categories"]}:
         say(f"--data: it does not have {', '.join(sorted(missing))}: no AP of them")
     file = Path(annotations)
-    if account.rewritten or ordered is not coco:
+    if account.rewritten or ordered is not was:
         file = folder / ANNOTATIONS
         file.write_text(json.dumps(ordered))
     name = f"{annotations} with {images}"

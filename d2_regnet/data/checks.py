@@ -13,7 +13,8 @@ from detectron2.utils.file_io import PathManager
 
 from .boxes import Form, form_of_boxes
 from .findings import DROP, Finding, Kind, is_id, is_number, short, where
-from .masks import area, extent, polygon_problem, run_lengths
+from .masks import area, extent, plausible_area, polygon_problem, run_lengths
+from .numbers import written_otherwise
 
 __all__ = [
     "SECTIONS",
@@ -25,8 +26,15 @@ __all__ = [
 ]
 
 SECTIONS = ("categories", "images", "annotations")
+_OF_THE_FORM = {Kind.BOX_EMPTY, Kind.BOX_OUTSIDE, Kind.BOX_BEYOND, Kind.NO_AREA}
 _WITHOUT_MASK = {"segmentation": None}  # the box is sound without it
 _EDGE = 1.0  # pixels that a box may be beyond the edge; COCO's coordinates are rounded
+_OTHERS = {
+    b"\x1f\x8b": "it is compressed (gzip): unpack it",
+    b"PK": "it is a zip archive: unpack it",
+    b"version https://git-lfs": "it is a pointer of Git LFS: `git lfs pull` fetches the file",
+    b"<": "it is a page of HTML, or XML: was it downloaded?",
+}
 _LOOKED_AT = 5000  # boxes, of which their form is told
 
 
@@ -37,11 +45,13 @@ def read_coco(path: str) -> dict:
         FileNotFoundError: there is no such file.
         ValueError: it is not JSON, not in COCO's format, or has no category or no image.
     """
+    with PathManager.open(path, "rb") as file:
+        data = file.read()
     try:
-        with PathManager.open(path, "rb") as file:
-            coco = json.load(file)
+        coco = json.loads(data)
     except ValueError as error:  # JSONDecodeError, and UnicodeDecodeError
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        what = next((what for head, what in _OTHERS.items() if data.startswith(head)), str(error))
+        raise ValueError(f"{path} is not JSON: {what}") from error
     try:
         _check_structure(coco)
     except ValueError as error:
@@ -78,7 +88,7 @@ def check_annotations(coco: dict) -> list[Finding]:
         ValueError: the outermost structure is not COCO's.
     """
     _check_structure(coco)
-    findings = []
+    coco, findings = _with_numbers(coco)
     categories, sizes = {}, {}
     for index, category in enumerate(coco["categories"]):
         for kind, detail, remedy in _category(category, categories):
@@ -91,7 +101,7 @@ def check_annotations(coco: dict) -> list[Finding]:
     if len({type(number) for number in sizes}) > 1:
         detail = "image ids are texts and numbers, which have no order"
         findings.append(Finding(Kind.MALFORMED, "images", 0, detail))
-    annotations = coco.get("annotations", [])  # a test set has none
+    annotations = coco["annotations"]
     form = _form_of_boxes(annotations, sizes)
     if form:
         findings.append(Finding(Kind.FORM_OF_BOXES, "annotations", 0, str(form)))
@@ -102,7 +112,7 @@ def check_annotations(coco: dict) -> list[Finding]:
     for index, annotation in enumerate(annotations):
         found = []
         for problem in _annotation(annotation, sizes, categories, masks):
-            if form and problem[0] in (Kind.BOX_EMPTY, Kind.BOX_OUTSIDE, Kind.BOX_BEYOND):
+            if form and problem[0] in _OF_THE_FORM:
                 continue  # a wrong form is not mended box by box
             found.append(problem)
             if problem[2] == DROP:
@@ -115,6 +125,25 @@ def check_annotations(coco: dict) -> list[Finding]:
             detail = f"{where(annotation)}: {detail}"
             findings.append(Finding(kind, "annotations", index, detail, remedy))
 
+    return findings + _unused(coco, findings, used_images, used_categories)
+
+
+def _with_numbers(coco: dict) -> tuple[dict, list[Finding]]:
+    """A copy with numbers for their texts, and what was written otherwise."""
+    findings = []
+    coco = {section: list(coco.get(section, [])) for section in SECTIONS}  # a test set has no last
+    for section, index, numbers in written_otherwise(coco):
+        entry = coco[section][index]
+        name = where(entry) if section == "annotations" else f"{section}[{index}]"
+        detail = f"{name}: {', '.join(f'{key} {short(entry.get(key))}' for key in numbers)}"
+        findings.append(Finding(Kind.NOT_A_NUMBER, section, index, detail, numbers))
+        coco[section][index] = entry | numbers
+    return coco, findings
+
+
+def _unused(coco: dict, findings, used_images: set, used_categories: set) -> list[Finding]:
+    """Images and categories that are kept and have no annotation."""
+    found = []
     dropped = {(f.section, f.index) for f in findings if f.remedy == DROP}
     for section, used, one, name, kind in (
         ("images", used_images, "image", "file_name", Kind.IMAGE_EMPTY),
@@ -123,8 +152,8 @@ def check_annotations(coco: dict) -> list[Finding]:
         for index, entry in enumerate(coco[section]):
             if (section, index) not in dropped and entry["id"] not in used:
                 detail = f"{one} {entry['id']} ({entry[name]})"
-                findings.append(Finding(kind, section, index, detail))
-    return findings
+                found.append(Finding(kind, section, index, detail))
+    return found
 
 
 Problem = tuple[Kind, str, str | dict | None]  # kind, detail, remedy
@@ -137,11 +166,11 @@ def _id_of(annotation: dict, first: dict, unused: Iterator[int]) -> Iterator[Pro
         yield Kind.MALFORMED, "its id", {"id": next(unused)}
         return
     same = first.setdefault(number, annotation)
-    if number == 0:
-        yield Kind.ANNOTATION_0, "its id", {"id": next(unused)}
-    elif same is not annotation:
+    if same is not annotation:
         remedy = DROP if same == annotation else {"id": next(unused)}
         yield Kind.ANNOTATION_TWICE, "its id", remedy
+    elif number == 0:
+        yield Kind.ANNOTATION_0, "its id", {"id": next(unused)}
 
 
 def _category(category, known: dict) -> Iterator[Problem]:
@@ -150,6 +179,9 @@ def _category(category, known: dict) -> Iterator[Problem]:
         yield Kind.MALFORMED, f"category without a whole number as id: {short(category)}", DROP
         return
     number, name = category["id"], category.get("name")
+    if type(name) is int:
+        yield Kind.MALFORMED, f"category {number} has a number as its name", {"name": str(name)}
+        name = str(name)
     if not isinstance(name, str) or not name:
         yield Kind.MALFORMED, f"category {number} has no name: {short(category)}", DROP
     elif number in known:
@@ -201,15 +233,17 @@ def _annotation(a, sizes: dict, categories: dict, masks: bool) -> Iterator[Probl
         return
     segmentation, box = a.get("segmentation"), a.get("bbox")
     problems = [*mask_problems(segmentation, *size)] if segmentation else []
-    inside = _within(problems[0][2]["segmentation"] if problems else segmentation, *size)
+    mask = problems[0][2]["segmentation"] if problems else segmentation
+    inside = _within(mask, *size)
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
         detail = f"bbox is not four numbers: {short(box)}"
         yield Kind.MALFORMED, detail, {"bbox": _sized(inside)} if _sound(inside) else DROP
         if not _sound(inside):
             return
         box = _sized(inside)
-    yield from _box(box, *size, inside)
-    yield from problems
+    for problem in (*_box(box, *size, inside), *problems):
+        yield problem
+        box = problem[2].get("bbox", box) if isinstance(problem[2], dict) else box
     if masks and not segmentation:
         yield Kind.NO_MASK, "no segmentation: its box is trained, its mask is not", None
     if a.get("ignore"):
@@ -219,9 +253,9 @@ def _annotation(a, sizes: dict, categories: dict, masks: bool) -> Iterator[Probl
         yield Kind.NO_ISCROWD, "iscrowd is missing, which COCO's evaluation needs", {"iscrowd": 0}
     elif a["iscrowd"]:
         yield Kind.CROWD, "a crowd: not trained on, and ignored in evaluation", None
-    if not is_number(a.get("area")) or a["area"] < 0:
-        detail = f"area is {short(a.get('area'))}, which COCO's evaluation needs"
-        yield Kind.NO_AREA, detail, {"area": area(box, segmentation)}
+    if not plausible_area(a.get("area"), box, mask):
+        detail = f"area is {short(a.get('area'))} of bbox {box}; COCO's evaluation needs it"
+        yield Kind.NO_AREA, detail, {"area": area(box, mask)}
 
 
 def _sound(corners) -> bool:
@@ -292,5 +326,6 @@ def _form_of_boxes(annotations: list, sizes: dict) -> Form | None:
         )
         if size:
             mask = a.get("segmentation")
-            rows.append((box, size, (extent(mask) if mask else None) or [np.nan] * 4))
+            sound = mask and not list(mask_problems(mask, *size))
+            rows.append((box, size, (extent(mask) if sound else None) or [np.nan] * 4))
     return form_of_boxes(*(np.array(each, float) for each in zip(*rows))) if rows else None

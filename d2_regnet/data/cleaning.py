@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable
 
-from .checks import SECTIONS
-from .findings import DROP, Finding, where
+from .checks import SECTIONS, check_annotations
+from .findings import DROP, Finding, Kind, where
 
-__all__ = ["cleaned", "crowd_as_objects"]
+__all__ = ["cleaned", "crowd_as_objects", "mended"]
+
+_MENDED = {Kind.NOT_A_NUMBER, Kind.MALFORMED, Kind.ANNOTATION_TWICE, Kind.ANNOTATION_0}
+_MENDED |= {Kind.RLE_SIZE, Kind.RLE_BROKEN, Kind.POLYGON, Kind.POLYGON_SHORT}
+_MENDED |= {Kind.NO_ISCROWD, Kind.NO_AREA}
 
 
 def cleaned(coco: dict, findings: Iterable[Finding]) -> tuple[dict, list[str]]:
@@ -53,6 +57,24 @@ def cleaned(coco: dict, findings: Iterable[Finding]) -> tuple[dict, list[str]]:
     if "annotations" in coco:
         result["annotations"] = kept
     return result, lines
+
+
+def mended(coco: dict) -> tuple[dict, list[Finding], list[str]]:
+    """Another COCO dict, in which is mended what takes no object away: a sound box outlasts a mask
+    that is none, and numbers are numbers.
+
+    Returns:
+        The dict (`coco` itself if there is nothing to mend), what is left of the findings, and a
+        line for each kind of what was mended and of the warnings.
+    """
+    findings, harmless, left, told = check_annotations(coco), [], [], {}
+    for each in findings:
+        mends = each.kind in _MENDED and (each.remedy != DROP or each.kind == Kind.ANNOTATION_TWICE)
+        (harmless if mends else left).append(each)
+        if each.level == "warning" or mends:
+            told.setdefault(each.kind, []).append(each.detail)
+    lines = [f"{len(each)} of: {kind} (first: {each[0]})" for kind, each in told.items()]
+    return (cleaned(coco, harmless)[0] if harmless else coco), left, lines
 
 
 def _changed(entry: dict, changes: dict) -> dict:

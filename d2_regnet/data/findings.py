@@ -27,6 +27,7 @@ class Kind(StrEnum):
         return kind
 
     MALFORMED = "malformed entry", "error"
+    NOT_A_NUMBER = "number written as text or fraction", "error"
     CATEGORY_TWICE = "duplicate category id", "error"
     IMAGE_TWICE = "duplicate image id", "error"
     ANNOTATION_TWICE = "duplicate annotation id", "error"

@@ -4,10 +4,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from detectron2.utils.file_io import PathManager
+
 from .checks import image_problems
 from .findings import DROP, Finding, Kind
 from .images import read_header, read_image
 
+_ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}  # of JPEG and PNG, by their first bytes
+_TAIL = 1 << 16  # bytes: some cameras write more behind the end
 __all__ = ["check_images", "missing_images", "refuse_unusable"]
 
 
@@ -48,7 +52,8 @@ def check_images(
         images: the `images` of a COCO dict; malformed ones, which `check_annotations` finds, are
             passed over.
         folder: where they lie.
-        decode: read every pixel, which finds truncated files too; if not, only the headers.
+        decode: read every pixel; if not, only the headers, and the pixels of JPEG and PNG files
+            whose end is missing.
         threads: how many to read at once.
         progress: wraps an iterable with one element an image, as `tqdm.tqdm` does.
     """
@@ -81,11 +86,21 @@ def refuse_unusable(images: list[dict], folder: str, of: str) -> None:
         )
 
 
+def _may_be_cut(path: str) -> bool:
+    """Whether a JPEG's or PNG's end is not where it should be, or not far before."""
+    with PathManager.open(path, "rb") as file:
+        kind = file.read(2)
+        if kind not in _ENDS:
+            return False
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+        return _ENDS[kind] not in file.read()
+
+
 def _look_at(image: dict, folder: str, decode: bool) -> Iterator[tuple[Kind, str]]:
     path = os.path.join(folder, image["file_name"])
     annotated = image["width"], image["height"]
     try:
-        if decode:
+        if decode or _may_be_cut(path):
             height, width, _ = read_image(path, "RGB", annotated).shape
             sizes = [(width, height)]
         else:  # as read_image: annotations may be of the stored or of the displayed image

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .findings import Kind, is_id
+from .findings import Kind, is_id, is_number
 
-__all__ = ["FAR", "area", "extent", "polygon_problem", "run_lengths"]
+__all__ = ["FAR", "area", "extent", "plausible_area", "polygon_problem", "run_lengths"]
 
 FAR = 10  # times the image's size: pycocotools takes memory for all between, until it crashes
 
@@ -85,7 +85,9 @@ def extent(segmentation) -> tuple[float, float, float, float] | None:
         return x.min(), y.min(), x.max(), y.max()
     counts = run_lengths(segmentation.get("counts")) if isinstance(segmentation, dict) else None
     size = segmentation.get("size") if counts else None
-    if not counts or not isinstance(size, list) or not sum(counts[1::2]) or not size[0]:
+    if not counts or not sum(counts[1::2]) or not isinstance(size, list) or len(size) != 2:
+        return None
+    if not is_id(size[0]) or size[0] < 1:
         return None
     ends = np.cumsum(counts)
     starts, ends = ends[:-1:2], ends[1::2] - 1  # of the runs inside, column by column
@@ -95,3 +97,20 @@ def extent(segmentation) -> tuple[float, float, float, float] | None:
     top = 0 if whole.any() else (starts % height).min()
     bottom = height if whole.any() else (ends % height).max() + 1
     return starts.min() // height, top, ends.max() // height + 1, bottom
+
+
+def plausible_area(value, box: list, segmentation) -> bool:
+    """Whether `area` can be that of an object, and is not 0, or a fraction of the image's.
+
+    Args:
+        value: the annotation's `area`.
+        box: x, y, width, height in pixels; a mask covers from a thousandth of it to all.
+        segmentation: its mask, which is looked at if the box contradicts.
+    """
+    if not is_number(value) or value < 0:
+        return False
+    product = box[2] * box[3]
+    if 0 < product / 1000 <= value <= 1.1 * product:
+        return True
+    real = area(box, segmentation)
+    return real <= 0 or real / 10 <= value <= 10 * real

@@ -116,16 +116,16 @@ def to_coco(records: list[dict], classes: list[str] | None) -> dict:
         image = {key: record.get(key) for key in ("file_name", "height", "width")}
         coco["images"].append({"id": number, **image})
         for entry in record.get("annotations", []):
-            box = entry.get("bbox")
+            box, sound = entry.get("bbox"), False
             with contextlib.suppress(Exception):  # found as malformed later
                 box = BoxMode.convert(box, entry["bbox_mode"], BoxMode.XYWH_ABS)
-                box = [float(value) for value in box]
+                box, sound = [float(value) for value in box], True
             annotation = {
                 "id": len(coco["annotations"]) + 1,
                 "image_id": number,
                 "category_id": entry.get("category_id"),
                 "bbox": box,
-                "area": 0,  # evaluators of other formats have their own
+                "area": abs(box[2] * box[3]) if sound else 0,  # its evaluator has its own
                 "iscrowd": entry.get("iscrowd", 0),
             }
             if "segmentation" in entry:

@@ -1,11 +1,12 @@
 """Ground truth and detections under ids that no evaluation tool can mistake."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
+
+from d2_regnet.data.masks import plausible_area
 
 __all__ = ["renumbered"]
 
@@ -16,8 +17,8 @@ def renumbered(truth: COCO, found: COCO, masks: bool = False) -> tuple[COCO, COC
     pycocotools takes the annotation 0 for none, faster-coco-eval keeps ids in doubles, and COCO's
     ids may be of 64 bits, negative, or texts. Images and categories are numbered in the order of
     their ids, objects and detections as they come, so that all that ties stays in its order. Beside
-    it, `area` where it is missing becomes the mask's, or the box's, and `iscrowd` 0; sizes become
-    whole numbers.
+    it, `area` where it is missing or cannot be (see `plausible_area`) becomes the mask's, or the
+    box's, and `iscrowd` 0; sizes become whole numbers.
 
     Args:
         truth: COCO's ground truth; left as it is.
@@ -94,15 +95,14 @@ def _whole(image: dict) -> dict:
 
 
 def _area(annotation: dict, image: dict) -> float:
-    area = annotation.get("area")
-    if type(area) in (int, float) and math.isfinite(area) and area > 0:
+    area, box = annotation.get("area"), annotation.get("bbox", (0, 0, 0, 0))
+    if plausible_area(area, box, annotation.get("segmentation")):
         return area
     mask = annotation.get("segmentation")
     if mask:
         if isinstance(mask, list) or isinstance(mask["counts"], list):
             mask = mask_utils.frPyObjects(mask, image["height"], image["width"])
         return float(mask_utils.area(mask_utils.merge(mask) if isinstance(mask, list) else mask))
-    box = annotation.get("bbox", (0, 0, 0, 0))
     return float(box[2] * box[3])
 
 

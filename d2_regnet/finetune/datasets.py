@@ -7,19 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from statistics import median
 
-from d2_regnet.data.checks import check_annotations, is_plain
-from d2_regnet.data.cleaning import cleaned, crowd_as_objects
-from d2_regnet.data.findings import DROP, Finding, Kind, refuse_errors
+from d2_regnet.data.cleaning import crowd_as_objects, mended
+from d2_regnet.data.findings import refuse_errors
 from d2_regnet.data.formats import read_dataset
-from d2_regnet.data.image_checks import check_images
+from d2_regnet.data.image_checks import check_images, refuse_unusable
 from d2_regnet.data.objects import nothing_usable, objects_of, with_categories
 
 __all__ = ["DataSet", "read_datasets"]
 
 _LOOKED_AT = 100  # images whose headers are read
-# What is mended for the training, with a word about it: no box is lost.
-_MENDED = {Kind.RLE_SIZE, Kind.RLE_BROKEN, Kind.POLYGON, Kind.POLYGON_SHORT, Kind.NO_ISCROWD}
-_MENDED |= {Kind.NO_AREA, Kind.ANNOTATION_0}
 
 
 @dataclass(frozen=True)
@@ -164,45 +160,34 @@ def _read(
     coco, account = read_dataset(images, annotations, format, unlabelled=unlabelled)
     if crowds:
         coco = crowd_as_objects(coco)
-    rewritten = account.rewritten or crowds or not is_plain(annotations)
-    file = None if rewritten else str(Path(annotations).resolve())
+    notes = account.lines()
+    coco, findings, lines = mended(was := coco)
+    unchanged = not (account.rewritten or crowds) and coco is was
+    file = str(Path(annotations).resolve()) if unchanged else None
     data = DataSet(str(Path(images).resolve()), coco, file, str(annotations))
-    notes = [f"{flag}: {line}" for line in account.lines()]
-    findings = check_annotations(coco)
-    mended = [each for each in findings if each.kind in _MENDED and each.remedy != DROP]
-    if mended:
-        data = replace(data, coco=cleaned(coco, mended)[0], file=None)
-    notes += _warnings([each for each in findings if each.level == "warning"], flag)
+    if flag == "--val":  # an evaluation stops at the first that cannot be used
+        refuse_unusable(coco["images"], images, f"{flag}: {annotations}")
+    else:
+        notes += _look_at_some(coco["images"], images, flag)
     refuse_errors(
-        [each for each in findings if each not in mended],
+        findings,
         f"{flag}: {annotations}",
         f"`d2-regnet check-dataset --json {annotations} --images {images}` lists them, and with "
         "--fix-to NEW.json writes a cleaned file",
     )
-    some = coco["images"][:: max(1, data.pictures // _LOOKED_AT)]
-    bad = check_images(some, images)
+    return data, [f"{flag}: {line}" for line in notes + lines]
+
+
+def _look_at_some(images: list[dict], folder: str, flag: str) -> list[str]:
+    some = images[:: max(1, len(images) // _LOOKED_AT)]
+    bad = check_images(some, folder)
     if bad and len(bad) == len(some):
         raise ValueError(
             f"{flag}: of {len(some)} images looked at, none can be used; the first: "
             f"{bad[0].kind}: {bad[0].detail}"
         )
-    if bad:
-        notes.append(
-            f"{flag}: of {len(some)} images looked at, {len(bad)} cannot be used, such as "
-            f"{bad[0].detail}"
-        )
-    return data, notes
-
-
-def _warnings(findings: list[Finding], flag: str) -> list[str]:
-    """A line a kind."""
-    by_kind: dict[str, list[str]] = {}
-    for each in findings:
-        by_kind.setdefault(each.kind, []).append(each.detail)
-    return [
-        f"{flag}: {len(details)} of: {kind} (first: {details[0]})"
-        for kind, details in by_kind.items()
-    ]
+    said = f"of {len(some)} images looked at, {len(bad)} cannot be used, such as "
+    return [said + bad[0].detail] if bad else []
 
 
 def _check_usable(data: DataSet, flag: str) -> None:

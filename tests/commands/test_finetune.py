@@ -34,7 +34,7 @@ def test_a_dry_run_prints_the_plan(tool, shapes, tiny_run, tmp_path, capsys):
     [
         ({"--train": None}, "--train is missing"),
         ({"--train": ["nowhere", "nowhere.json"]}, "there is no folder nowhere"),
-        ({"--format": ["voc"]}, "no .xml file"),
+        ({"--format": ["voc"]}, "annotations.json is a file: give voc's folder"),
         ({"--model": ["mask_rcnn_regnetx_400mf_fpn_9x"]}, "the nearest are"),
         ({"--weights": ["nowhere.pth"]}, "nowhere.pth"),
         ({"--output": [__file__ + "/out"]}, "test_finetune.py is not a folder"),

@@ -269,7 +269,8 @@ def image(**fields):
         (image(id=1), "duplicate image id"),
         (image(file_name="b/gone.png"), "1 of 2 images cannot be used, .*b/gone.png"),
         (image(width=91), "annotated 91 x 60, is 60 x 90"),
-        (image(width=None), "width and height are None"),
+        (image(width="wide"), "width and height are 'wide'"),
+        (image(width="90"), "written as text or fraction: images.1.: width '90'"),
         (lambda coco: coco["categories"][0].update(id="star"), "category without a whole number"),
         (lambda coco: coco["categories"][0].update(name="cow"), None),
         (

@@ -81,11 +81,15 @@ def appended(section, index, **fields):
 
 NAN, INF = float("nan"), float("inf")
 MALFORMED = "malformed entry"
+AS_TEXT = "number written as text or fraction"
 TWO_POINTS = "polygon of under three points"
 # What is done to a sound data set -> what is found, and how many annotations are left of six.
 # A sound box outlasts a mask that is none, and a sound mask says where its box is.
 FAULTS = {
-    "bbox: strings": (annotation(bbox=["1", "2", "3", "4"]), MALFORMED, 6),
+    "bbox: strings": (annotation(bbox=["1", "2", "3", "4"]), AS_TEXT, 6),
+    "bbox: strings without a mask": (annotation(bbox=["1"] * 4, segmentation=[]), AS_TEXT, 6),
+    "bbox: nested": (annotation(bbox=[[1, 2, 3, 4]], segmentation=[]), AS_TEXT, 6),
+    "bbox: words": (annotation(bbox=["a", 2, 3, 4], segmentation=[]), MALFORMED, 5),
     "bbox: three": (annotation(bbox=[1, 2, 3]), MALFORMED, 6),
     "bbox: none": (annotation(bbox=None), MALFORMED, 6),
     "bbox: NaN": (annotation(bbox=[1, 2, NAN, 4]), MALFORMED, 6),
@@ -94,7 +98,16 @@ FAULTS = {
     "bbox: true": (annotation(bbox=[True, 2, 3, 4]), MALFORMED, 6),
     "bbox: missing": (without("annotations", 0, "bbox"), MALFORMED, 6),
     "id: missing": (without("annotations", 0, "id"), MALFORMED, 6),
-    "id: string": (annotation(id="12"), MALFORMED, 6),
+    "id: string": (annotation(id="12"), AS_TEXT, 6),
+    "id: fraction": (annotation(id=7.0), AS_TEXT, 6),
+    "id: word": (annotation(id="a12"), MALFORMED, 6),
+    "image id: fraction": (image(id=5.0), AS_TEXT, 6),
+    "image id: half": (image(id=5.5), MALFORMED, 4),
+    "image_id: string": (annotation(image_id="5"), AS_TEXT, 6),
+    "category_id: string": (annotation(category_id="7"), AS_TEXT, 6),
+    "category id: fraction": (lambda coco: coco["categories"][1].update(id=7.0), AS_TEXT, 6),
+    "iscrowd: string": (annotation(iscrowd="0"), AS_TEXT, 6),
+    "iscrowd: null": (annotation(iscrowd=None), AS_TEXT, 6),
     "image_id: missing": (without("annotations", 0, "image_id"), MALFORMED, 5),
     "image_id: list": (annotation(image_id=[3]), MALFORMED, 5),
     "category_id: missing": (without("annotations", 0, "category_id"), MALFORMED, 5),
@@ -107,10 +120,16 @@ FAULTS = {
     "image: no file_name": (without("images", 1, "file_name"), MALFORMED, 4),
     "image: no width": (without("images", 1, "width"), MALFORMED, 4),
     "image: width 0": (image(width=0), MALFORMED, 4),
-    "image: height as string": (image(height="30"), MALFORMED, 4),
+    "image: height as string": (image(height="30"), AS_TEXT, 6),
+    "image: height as word": (image(height="30 px"), MALFORMED, 4),
     "image: height NaN": (image(height=NAN), MALFORMED, 4),
     "image: height 30.5": (image(height=30.5), MALFORMED, 4),
     "category: no id": (without("categories", 1, "id"), MALFORMED, 3),
+    "category: a number for a name": (
+        lambda coco: coco["categories"][1].update(name=7),
+        MALFORMED,
+        6,
+    ),
     "category: no name": (without("categories", 1, "name"), MALFORMED, 3),
     "category twice": (appended("categories", 0, name="cow"), "duplicate category id", 6),
     "name twice": (appended("categories", 0, id=8), "two categories of one name", 6),
@@ -125,6 +144,18 @@ FAULTS = {
     "polygon: far": (
         annotation(segmentation=[SQUARE, [1, 1, 401, 1, 5, 5]]),
         "polygon far beyond the image",
+        6,
+    ),
+    "RLE: size as text": (
+        annotation(segmentation={"size": ["30", "40"], "counts": [0, 100, 1100]}),
+        "RLE of a wrong size",
+        6,
+    ),
+    "area 0": (annotation(area=0), "no area", 6),
+    "area: a fraction of the image": (annotation(area=100 / 1200**2), "no area", 6),
+    "annotation id 0 twice": (
+        lambda coco: [each.update(id=0) for each in coco["annotations"][:2]],
+        "duplicate annotation id",
         6,
     ),
     "annotation id 0": (annotation(id=0), "annotation id 0", 6),
@@ -302,12 +333,18 @@ def test_images(coco, folder, decode):
     assert cleaned(coco, findings[:2])[0]["annotations"] == coco["annotations"][5:]
 
 
-def test_a_cut_file_is_found_by_decoding(coco, folder):
-    path = folder / "3.png"
-    path.write_bytes(path.read_bytes()[:-700])
-    assert check_images(coco["images"], str(folder)) == []
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
+def test_a_cut_file_is_found_by_decoding_or_by_its_missing_end(coco, folder, suffix):
+    path = folder / f"3.{suffix}"
+    Image.open(folder / "3.png").save(path)
+    coco["images"][0]["file_name"] = path.name
+    sound = path.read_bytes()
+    path.write_bytes(sound + bytes(5000))  # as some cameras do
+    assert check_images(coco["images"], str(folder), decode=True) == []
+    path.write_bytes(sound[: len(sound) // 2])
     (finding,) = check_images(coco["images"], str(folder), decode=True)
     assert finding.kind == "unreadable image" and finding.index == 0
+    assert check_images(coco["images"], str(folder)) == ([] if suffix == "bmp" else [finding])
 
 
 @pytest.mark.parametrize("decode", [False, True])

@@ -72,6 +72,8 @@ def read_dataset(
         raise ValueError(f"unknown format {format!r}: {suggest(format, FORMATS)}")
     if not annotations.exists():
         raise FileNotFoundError(f"annotations: there is no {annotations}")
+    if annotations.is_file() and format in ("labelme", "voc"):
+        raise ValueError(f"annotations: {annotations} is a file: give {format}'s folder")
     if format == "coco":
         return coco.read(images, annotations)
     return read_label_files(_FORMATS[format], images, annotations, unlabelled)

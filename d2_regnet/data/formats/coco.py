@@ -1,10 +1,11 @@
 """COCO: one JSON file, as the official one, Roboflow, CVAT and Label Studio write it."""
 
 import contextlib
-from collections import Counter
+import os
 from pathlib import Path
+from urllib.parse import unquote
 
-from d2_regnet.data.checks import read_coco
+from d2_regnet.data.checks import is_plain, read_coco
 from d2_regnet.data.images import read_header
 
 from .account import Account
@@ -24,7 +25,7 @@ def read(images: Path, annotations: Path) -> tuple[dict, Account]:
     account, written = Account(), read_coco(str(annotations))
     coco = _found(written, images, find_images(images, account, {annotations}), account)
     coco = _without_root(coco, account)
-    account.rewritten = coco is not written
+    account.rewritten = coco is not written or not is_plain(str(annotations))
     for thing in ("images", "categories", "annotations"):
         account.use(_THINGS[thing], len(coco.get(thing, [])))
     _say_what_is_turned(coco["images"], images, account)
@@ -47,25 +48,51 @@ def _say_what_is_turned(images: list, folder: Path, account: Account) -> None:
 
 
 def _found(coco: dict, folder: Path, files: list[Path], account: Account) -> dict:
+    """The images by names that are there, and with their sizes."""
     known = {path.relative_to(folder).as_posix() for path in files}
-    last = Counter(name.rsplit("/", 1)[-1] for name in known)
-    whole = {name.rsplit("/", 1)[-1]: name for name in known}
+    by_key: list[dict[str, list[str]]] = [{} for _ in _KEYS]
+    for name in known:
+        for names, key in zip(by_key, _KEYS):
+            names.setdefault(key(name), []).append(name)
     images, named = [], set()
     for image in coco["images"]:
         written = image.get("file_name") if isinstance(image, dict) else None
-        if isinstance(written, str) and written not in known and not (folder / written).exists():
-            name = slashes(written)
-            end = name.rsplit("/", 1)[-1]
-            if name not in known and last[end] == 1:
-                name = whole[end]
-            if name in known:
-                account.remark("images", f"found as {name}, not by the name in the file", written)
-                image, written = image | {"file_name": name}, name
-        images.append(image)
-        named.add(written)
+        if not isinstance(written, str):
+            images.append(image)
+            continue
+        name = written
+        if written not in known and not (folder / written).exists():
+            found = (names.get(key(slashes(written)), []) for names, key in zip(by_key, _KEYS))
+            name = next((each[0] for each in found if len(each) == 1), written)
+        if name != written:
+            text = "found by another name than the file has"
+            account.remark("images", text, f"{written}, which is {name}")
+            image = image | {"file_name": name}
+        images.append(_sized(image, folder, account))
+        named.add(os.path.relpath(folder / name, folder).replace(os.sep, "/"))
     for name in sorted(known - named):
         account.leave_out("images", "of the folder, not in the file", name)
     return coco | {"images": images} if images != coco["images"] else coco
+
+
+# Under what an image of the folder is looked for: each must be that of one alone.
+_KEYS = (
+    lambda name: name,
+    lambda name: name.rsplit("/", 1)[-1],
+    lambda name: unquote(name).rsplit("/", 1)[-1].casefold(),
+    lambda name: unquote(name).rsplit("/", 1)[-1].rsplit(".", 1)[0].casefold(),
+)
+
+
+def _sized(image: dict, folder: Path, account: Account) -> dict:
+    """With the size of the image as it is displayed, where the file has none."""
+    if image.get("width") is not None and image.get("height") is not None:
+        return image
+    with contextlib.suppress(Exception):  # the checks say what is wrong with it
+        width, height = read_header(folder / image["file_name"]).displayed
+        account.remark("images", "without a size: that of the file is taken", image["file_name"])
+        return image | {"width": width, "height": height}
+    return image
 
 
 def _without_root(coco: dict, account: Account) -> dict:

@@ -51,14 +51,17 @@ class Pairs:
         self._folder = folder
         self._images = set(images)
         self._by_key, self._by_stem, self._by_name = (defaultdict(list) for _ in range(3))
+        self._by_whole = defaultdict(list)
         for image in images:
             self._by_key[_key(image, folder)].append(image)
+            self._by_whole[(*_key(image, folder)[:-1], _text(image.name))].append(image)
             self._by_stem[_text(image.stem)].append(image)
             self._by_name[_text(image.name)].append(image)
 
     def at(self, label: Path, folder: Path) -> list[Path]:
         """The images at the label file's own place, which are several if but the suffix differs."""
-        return self._by_key.get(_key(label, folder), [])
+        key = _key(label, folder)  # and of a.png.txt, a.png, if there is no image a.png.png
+        return self._by_key.get(key) or self._by_whole.get(key, [])
 
     def named(self, label: Path, name: str) -> list[Path]:
         """The images that the label file itself may mean by a name."""

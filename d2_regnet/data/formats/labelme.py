@@ -57,7 +57,7 @@ def context(documents, images, annotations, account) -> SimpleNamespace:
 def convert(shape: dict, size: tuple[int, int], context) -> Shape:
     if not isinstance(shape, dict):
         raise ValueError("it is no object")
-    label, kind = shape.get("label"), shape.get("shape_type") or "polygon"
+    label, kind = shape.get("label"), str(shape.get("shape_type") or "polygon").lower()
     name = str(label).strip() if isinstance(label, str | int) else ""
     if not name:
         raise ValueError(f"its label is {label!r}")

@@ -271,6 +271,11 @@ class _Builder:
                 f"images: {self._folder} has no images, or none with annotations in {annotations}"
                 + "".join(f"; {line}" for line in account.lines()[:3])
             )
+        if not self._found and account.left_out:
+            raise ValueError(
+                f"annotations: {annotations} has no object that can be used as {self._format.NAME}"
+                + "".join(f"; {each}" for each in account.lines()[:4])
+            )
         if names is None:
             names = dict(enumerate(sorted({name for _, name, _ in self._found})))
         if not names:

@@ -3,6 +3,7 @@
 The VOC2012 development kit: coordinates count from 1, and the last pixel belongs to the box.
 """
 
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree.ElementTree import Element
@@ -16,7 +17,9 @@ from .shape import Shape, Unusable, numbers, size_of
 
 NAME, SUFFIX, UNLABELLED, ONE_IMAGE = "voc", ".xml", "skip", True
 
+_FEW = 0.1  # of the boxes may have been drawn from right to left
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_TRUE = ("1", "true", "yes")
 _REMARKS = {"difficult": "marked difficult, and used"}
 
 
@@ -39,7 +42,7 @@ def load(path: Path) -> Document:
     if (root.findtext("segmented") or "").strip() == "1":
         remarks.append("has its masks as images (SegmentationObject), which are not read")
     return Document(
-        objects=[_plain(each) for each in root.findall("object")],
+        objects=[_plain(each) for each in root.iter() if each.tag.lower() == "object"],
         where="object",
         size=size_of(numbers(sides)) if all(sides) else None,
         image=(root.findtext("filename") or "").strip() or None,
@@ -66,7 +69,9 @@ def _plain(element: Element) -> dict:
         "box": box if box is None else [(box.findtext(key) or "").strip() for key in _CORNERS],
         "polygons": [_points(polygon) for polygon in element.findall("polygon")],
         "parts": len(element.findall("part")),
-        "marks": [key for key in _REMARKS if (element.findtext(key) or "").strip() == "1"],
+        "marks": [
+            key for key in _REMARKS if (element.findtext(key) or "").strip().lower() in _TRUE
+        ],
         "tags": [child.tag for child in element],
     }
 
@@ -77,20 +82,25 @@ def _points(polygon: Element) -> list[str]:
 
 
 def context(documents, images: Path, annotations: Path, account: Account) -> SimpleNamespace:
-    """Counts from 1, but where a coordinate of 0 shows that the tool counted from 0."""
-    first = 1
-    for document in documents:
-        for each in document.objects:
-            if any(map(_is_zero, (each["box"] or [])[:2])):
-                first = 0
-    return SimpleNamespace(names=None, first=first)
+    """Counts from 1, but where a coordinate of 0 shows that the tool counted from 0, or all are up
+    to 1, which are fractions of the image.
 
-
-def _is_zero(text: str) -> bool:
-    try:
-        return float(text) <= 0
-    except ValueError:
-        return False
+    Raises:
+        ValueError: in many boxes `xmax` is less than `xmin`: these are sides.
+    """
+    boxes = []
+    for box in (each["box"] for document in documents for each in document.objects):
+        with contextlib.suppress(ValueError):  # `convert` says so
+            boxes.append(numbers(box or []))
+    boxes = [box for box in boxes if len(box) == 4]
+    turned = sum(box[2] < box[0] or box[3] < box[1] for box in boxes)
+    if turned > max(2, _FEW * len(boxes)):
+        raise ValueError(
+            f"annotations: {annotations}: of {len(boxes)} boxes, {turned} have xmax < xmin or "
+            "ymax < ymin: they are probably (x, y, width, height). Convert them to corners"
+        )
+    zero = any(min(box[:2]) <= 0 for box in boxes) or all(max(box) <= 1 for box in boxes)
+    return SimpleNamespace(names=None, first=0 if zero else 1)
 
 
 def convert(written: dict, size: tuple[int, int], context) -> Shape:

@@ -20,7 +20,7 @@ from .shape import Shape, numbers
 NAME, SUFFIX, UNLABELLED, ONE_IMAGE = "yolo", ".txt", "empty", False
 
 _YAML = (".yaml", ".yml")
-_USUAL = ("data.yaml", "dataset.yaml", "data.yml", "classes.txt", "obj.names")
+_USUAL = ("data.yaml", "dataset.yaml", "data.yml", "classes.txt", "obj.names", "_darknet.labels")
 
 
 def places(images: Path, annotations: Path) -> tuple[Path, set[Path]]:
@@ -74,9 +74,12 @@ def _content(file: Path) -> dict:
         raise ValueError(f"{file}: its names are neither a list nor numbered: {names!r}")
     try:
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
-        return content | {"names": {int(i): str(name).strip() for i, name in pairs}}
+        numbered = {int(i): str(name).strip() for i, name in pairs}
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: its names are neither a list nor numbered") from error
+    if content.get("nc") not in (None, str(len(numbered))):
+        raise ValueError(f"{file}: nc is {content['nc']}, and it has {len(numbered)} names")
+    return content | {"names": numbered}
 
 
 def _text(path: Path) -> str:

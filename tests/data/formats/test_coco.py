@@ -30,13 +30,34 @@ def test_a_sound_file_stays_as_it_is(maker):
 
 
 @pytest.mark.parametrize(
-    "written", ["sub\\a.jpg", "C:\\data\\sub\\a.jpg", "/data/upload/1/a.jpg", "../x/a.jpg", "a.jpg"]
+    "written",
+    [
+        *("sub\\a.jpg", "C:\\data\\sub\\a.jpg", "/data/upload/1/a.jpg", "../x/a.jpg", "a.jpg"),
+        *("sub/A.JPG", "a", "https://host/upload/%61.jpg?x", "a.png"),
+    ],
 )
 def test_names_of_other_machines(maker, written):
     maker.image("sub/a.jpg")
     coco, account = read(maker, content(written))
     assert coco["images"][0]["file_name"] == "sub/a.jpg" and account.rewritten
-    assert "found as sub/a.jpg, not by the name in the file" in account.lines()[0]
+    text = "found by another name than the file has (first: "
+    assert f"{text}{written}, which is sub/a.jpg)" in account.lines()[0]
+
+
+def test_names_that_lead_to_the_folder_in_another_way_are_no_others(maker):
+    path = maker.image("sub/a.jpg")
+    for written in ("./sub/a.jpg", "sub/../sub/a.jpg", str(path)):
+        coco, account = read(maker, content(written))
+        assert coco == content(written) and account.lines() == []
+
+
+def test_an_image_without_a_size_has_that_of_its_file(maker):
+    maker.image(turn=6)
+    without = content("a.jpg")
+    del without["images"][0]["width"]
+    coco, account = read(maker, without)
+    assert (coco["images"][0]["width"], coco["images"][0]["height"]) == (120, 160)
+    assert account.rewritten and "without a size" in account.lines()[0]
 
 
 def test_a_name_at_two_places_is_not_guessed(maker):
