@@ -12,11 +12,11 @@ import sys
 from PIL import Image
 
 from d2_regnet.data import read_image
-from d2_regnet.inference import Predictor, find_model
+from d2_regnet.inference import load_predictor
 
 
 def main(model: str, source: str, target: str) -> None:
-    predictor = Predictor(*find_model(model))
+    predictor = load_predictor(model)
     prediction = predictor(source)
     for name, each in zip(prediction.names, prediction.to_coco()):
         x, y, width, height = each["bbox"]

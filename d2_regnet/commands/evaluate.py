@@ -9,7 +9,6 @@ import math
 import tempfile
 from pathlib import Path
 
-from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetCatalog,
     MetadataCatalog,
@@ -18,7 +17,6 @@ from detectron2.data import (
 )
 from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import inference_on_dataset
-from omegaconf import OmegaConf
 from tabulate import tabulate
 
 from d2_regnet.checkpoint.fitting import same_names
@@ -30,7 +28,9 @@ from d2_regnet.data.mapper import RobustMapper
 from d2_regnet.data.objects import nothing_usable, objects_of, with_categories
 from d2_regnet.data.shapes import register_named_shapes
 from d2_regnet.evaluation import FastCOCOEvaluator
-from d2_regnet.inference import Predictor, find_model
+from d2_regnet.inference import Predictor
+from d2_regnet.inference.exported import find_predictor
+from d2_regnet.model_zoo.settings import setting
 from d2_regnet.utils.cli import ToolParser, bad_input, failure, say
 from d2_regnet.utils.dtypes import DTYPES
 from d2_regnet.utils.files import check_folder, write_file
@@ -71,19 +71,15 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def own_data(cfg) -> list[str]:
-    """The registered data sets that a config is evaluated on.
+    """The registered data sets that a config is evaluated on; an exported file has None.
 
     Raises:
         ValueError: it names none, or one that is not registered.
     """
-    names = (
-        cfg.DATASETS.TEST
-        if isinstance(cfg, CfgNode)
-        else OmegaConf.select(cfg, "dataloader.test.dataset.names") or ()
-    )
+    names = () if cfg is None else setting(cfg, "test data") or ()
     names = [names] if isinstance(names, str) else list(names)
     if not names:
-        raise ValueError("the config names no test data: name some with --data IMAGES ANN")
+        raise ValueError("--model names no test data: name some with --data IMAGES ANN")
     for name in names:
         register_named_shapes(name)
         if name not in DatasetCatalog:
@@ -234,9 +230,9 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         with bad_input(args.verbose):
             check_output(args)
-            cfg, weights = find_model(args.model, args.weights)
+            build, cfg, weights = find_predictor(args.model, args.weights)
             names = [] if args.data else own_data(cfg)
-            predictor = Predictor(cfg, weights, device=args.device, dtype=DTYPES.get(args.dtype))
+            predictor = build(device=args.device, dtype=DTYPES.get(args.dtype))
             names = names or [register_data(args, predictor.classes, Path(folder))]
             records = {n: get_detection_dataset_dicts(n, filter_empty=False) for n in names}
             for name in names:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from d2_regnet.data.formats.account import Account
-from d2_regnet.inference import Predictor, find_model
+from d2_regnet.inference.exported import find_predictor
 from d2_regnet.inference.inputs import Source, Stream, find_sources
 from d2_regnet.inference.listed import listed_sources, with_category_ids
 from d2_regnet.inference.outputs import CSV, JSON, check_targets
@@ -122,13 +122,11 @@ def main(argv: list[str] | None = None) -> int:
             logging.getLogger(name).setLevel(logging.ERROR)
     with bad_input(args.verbose):
         sources, categories = prepare(args)
-        cfg, weights = find_model(args.model, args.weights)
+        build, *_ = find_predictor(args.model, args.weights)
         if args.dry_run:
             print(describe(sources, args))
             return 0
-        predictor = Predictor(
-            cfg,
-            weights,
+        predictor = build(
             threshold=args.threshold,
             classes=args.classes,
             batch_size=args.batch_size,

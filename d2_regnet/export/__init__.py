@@ -6,7 +6,7 @@ for agreement in check(predictor, "mask_rcnn.onnx", images):
     print(agreement)
 """
 
-from .checking import Agreement, agrees, check, load
+from .checking import Agreement, agrees, check
 from .exporter import Export, set_limits
 
-__all__ = ["Agreement", "Export", "agrees", "check", "load", "set_limits"]
+__all__ = ["Agreement", "Export", "agrees", "check", "set_limits"]

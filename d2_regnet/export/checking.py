@@ -1,24 +1,20 @@
 """Runs an exported file as its users do, and compares it with the predictor it was made from."""
 
-import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
 from detectron2.structures import Instances
 from PIL import Image
-from torchvision.ops import box_iou  # and what loading a TorchScript file needs
+from torchvision.ops import box_iou
 
 from d2_regnet.data.shapes import render
 from d2_regnet.inference import Predictor
-from d2_regnet.utils.lazy import import_extra
-
-from .exporter import METADATA
+from d2_regnet.inference.exported import load_exported
 
 # What counts as the same detection, and how many must be.
 BOX_IOU, MASK_IOU, SCORE = 0.99, 0.98, 1e-3
@@ -56,21 +52,6 @@ def agrees(results: Iterable[Agreement]) -> bool:
     return found > 0 and sum(each.paired for each in results) >= PAIRED * found
 
 
-def load(path: str | os.PathLike) -> tuple[Callable[[np.ndarray], dict[str, np.ndarray]], dict]:
-    """An exported file as a function of an image, in as many threads as PyTorch uses here.
-
-    Args:
-        path: what `Export.write` has written, `.onnx` or not.
-
-    Returns:
-        A function from uint8 (height, width, 3), RGB, to arrays by the outputs' names; metadata.
-
-    Raises:
-        ImportError: onnxruntime is missing.
-    """
-    return _load_onnx(path) if Path(path).suffix == ".onnx" else _load_torchscript(path)
-
-
 def check(
     predictor: Predictor,
     path: str | os.PathLike,
@@ -85,7 +66,7 @@ def check(
         images: uint8 (H, W, 3), RGB.
         rounds: how often each image is timed.
     """
-    run, _ = load(path)
+    run, _ = load_exported(path)
 
     def eager(image):
         return predictor(image, array_format="RGB").instances
@@ -136,29 +117,3 @@ def built_in_images() -> dict[str, np.ndarray]:
         image = Image.fromarray(render(0, "val", index)[0])
         images[name] = np.asarray(image.resize(size))
     return images
-
-
-def _load_onnx(path):
-    onnxruntime = import_extra("onnxruntime", "export")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(os.fspath(path), options)
-    names = [each.name for each in session.get_outputs()]
-    props = session.get_modelmeta().custom_metadata_map
-    texts = ("model", "producer", "input")
-    metadata = {k: v if k in texts else json.loads(v) for k, v in props.items()}
-    return lambda image: dict(zip(names, session.run(names, {"image": image}))), metadata
-
-
-def _load_torchscript(path):
-    extra = {METADATA: ""}
-    module = torch.jit.load(os.fspath(path), _extra_files=extra)
-    metadata = json.loads(extra[METADATA])
-
-    def run(image):
-        with torch.no_grad():
-            found = module(torch.from_numpy(np.array(image)))
-        return dict(zip(metadata["outputs"], (each.numpy() for each in found)))
-
-    return run, metadata

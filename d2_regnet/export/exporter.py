@@ -18,6 +18,7 @@ from torch.onnx.symbolic_helper import parse_args
 
 import d2_regnet
 from d2_regnet.inference import Predictor
+from d2_regnet.inference.exported import METADATA
 from d2_regnet.inference.optimize import fold_norms
 from d2_regnet.inference.pooler import ChannelsLastPooler
 from d2_regnet.modeling.backbone.deform import ModulatedDeformConv
@@ -29,7 +30,6 @@ from .graph import traceable
 from .resizing import ShortestEdge
 
 FORMATS = ("onnx", "torchscript")
-METADATA = "metadata.json"
 # RoIAlign is Detectron2's from 16 on; 20 is the last that PyTorch's tracing exporter writes.
 OPSETS = range(16, 21)
 # The first with deformable convolution; ONNX Runtime reads it from version 1.15 on.
@@ -85,6 +85,7 @@ class Export:
             "input": "image: uint8 (height, width, 3), RGB, of any size",
             "outputs": _outputs(self.model),
             "class_names": predictor.classes,
+            "category_ids": list(predictor.metadata.thing_dataset_id_to_contiguous_id),
             "short_edge": self.shortest_edge and self.shortest_edge.length,
             "max_size": self.shortest_edge and self.shortest_edge.max_size,
             "score_threshold": score,

@@ -6,9 +6,18 @@ for prediction in predictor(["a.jpg", "b.png"]):
 """
 
 from .default import DefaultPredictor
+from .exported import ExportedPredictor, load_predictor
 from .models import find_model
 from .optimize import optimize_for_inference
 from .prediction import Prediction
 from .predictor import Predictor
 
-__all__ = ["DefaultPredictor", "Prediction", "Predictor", "find_model", "optimize_for_inference"]
+__all__ = [
+    "DefaultPredictor",
+    "ExportedPredictor",
+    "Prediction",
+    "Predictor",
+    "find_model",
+    "load_predictor",
+    "optimize_for_inference",
+]

@@ -72,20 +72,23 @@ class Predictor:
                 that is no checkpoint.
             FileNotFoundError: there is no such checkpoint.
         """
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"the threshold is a score from 0 to 1, not {threshold}")
-        if batch_size < 1:
-            raise ValueError(f"the batch size must be at least 1, not {batch_size}")
+        self._set_options(threshold, batch_size)
         self.device = _device(device)
-        self.threshold, self.batch_size = threshold, batch_size
         model = _build(cfg, self.device)
         fit = load_fitting(model, weights)
         fit.check(weights, whole=True, allow_missing=None)
         self.metadata = dataset_metadata(cfg, number_of_classes(model), fit.classes)
-        self._kept = _indices(classes, self.metadata.thing_classes)
+        self._kept = indices(classes, self.metadata.thing_classes)
         model.eval()
         self.model = model if dtype is None else optimize_for_inference(model, dtype)
         self.input_format, self.augmentations = _input(cfg)
+
+    def _set_options(self, threshold: float, batch_size: int) -> None:
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"the threshold is a score from 0 to 1, not {threshold}")
+        if batch_size < 1:
+            raise ValueError(f"the batch size must be at least 1, not {batch_size}")
+        self.threshold, self.batch_size = threshold, batch_size
 
     @classmethod
     def from_zoo(cls, name: str, **options) -> "Predictor":
@@ -206,7 +209,7 @@ def _input(cfg: DictConfig | CfgNode) -> tuple[str, list[T.Augmentation]]:
     return mapper.image_format, [instantiate(each) for each in mapper.augmentations]
 
 
-def _indices(names: Sequence[str] | None, known: list[str]) -> list[int] | None:
+def indices(names: Sequence[str] | None, known: list[str]) -> list[int] | None:
     if names is None:
         return None
     for name in names:

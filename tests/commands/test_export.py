@@ -9,6 +9,7 @@ from PIL import Image
 
 from d2_regnet.data.shapes import render
 from d2_regnet.export import checking
+from d2_regnet.inference.exported import load_exported
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_limits_and_opset(export, tmp_path, capsys):
     facts = {prop.key: prop.value for prop in model.metadata_props}
     assert (facts["score_threshold"], facts["max_detections"]) == ("0.2", "3")
     assert model.opset_import[0].version == 17
-    run, _ = checking.load("tiny.onnx")
+    run, _ = load_exported("tiny.onnx")
     assert len(run(np.asarray(Image.open("image.png")))["scores"]) <= 3
 
 
@@ -54,13 +55,13 @@ def test_dry_run_writes_nothing(export, tmp_path, capsys):
 
 
 def test_a_file_that_differs_fails(export, capsys, monkeypatch):
-    load = checking.load
+    load = checking.load_exported
 
     def wrong(path):
         run, metadata = load(path)
         return lambda image: run(image[::-1]), metadata
 
-    monkeypatch.setattr(checking, "load", wrong)
+    monkeypatch.setattr(checking, "load_exported", wrong)
     assert export("--format", "torchscript", "--output", "tiny.pt", "--check", "image.png") == 1
     assert "FAILED: " in capsys.readouterr().out
 

@@ -15,9 +15,10 @@ from torch import nn
 from d2_regnet import model_zoo
 from d2_regnet.checkpoint import convert
 from d2_regnet.data.shapes import CLASSES
-from d2_regnet.export import Export, agrees, check, load, set_limits
+from d2_regnet.export import Export, agrees, check, set_limits
 from d2_regnet.export.exporter import limits, shortest_edge
 from d2_regnet.inference import Predictor
+from d2_regnet.inference.exported import load_exported
 from d2_regnet.inference.optimize import optimize_for_inference
 
 KINDS = ["retinanet", "faster_rcnn", "mask_rcnn", "cascade_mask_rcnn"]
@@ -96,7 +97,7 @@ def test_no_detections(predictor_of, images, tmp_path, kind, format):
         Export(predictor, format).write(path)
     finally:
         set_limits(predictor.model, *before)
-    run, metadata = load(path)
+    run, metadata = load_exported(path)
     assert metadata["score_threshold"] == 1.0
     found = run(images[1])
     assert [found[name].shape for name in ("boxes", "scores", "classes")] == [(0, 4), (0,), (0,)]
@@ -105,7 +106,7 @@ def test_no_detections(predictor_of, images, tmp_path, kind, format):
 
 @pytest.mark.parametrize("format", SUFFIXES)
 def test_outputs_and_metadata(exported, images, format):
-    run, metadata = load(exported("mask_rcnn", format))
+    run, metadata = load_exported(exported("mask_rcnn", format))
     found = run(images[0])
     count, (height, width) = len(found["scores"]), images[0].shape[:2]
     assert count > 10
@@ -127,7 +128,7 @@ def test_outputs_and_metadata(exported, images, format):
 def test_the_order_of_the_colours_is_the_models(predictor_of, exported, images):
     predictor = predictor_of("mask_rcnn")
     assert predictor.input_format == "BGR"
-    run, _ = load(exported("mask_rcnn", "onnx"))
+    run, _ = load_exported(exported("mask_rcnn", "onnx"))
     right, wrong = (run(p)["scores"] for p in (images[0], images[0][:, :, ::-1]))
     expected = predictor(images[0][:, :, ::-1], array_format="BGR").instances.scores
     np.testing.assert_allclose(right, expected, atol=1e-4)
