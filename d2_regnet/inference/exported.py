@@ -53,7 +53,7 @@ def load_exported(path: str | os.PathLike) -> tuple[Run, dict]:
             f"{path} cannot be read as a file of `d2-regnet export`: {reason}"
         ) from error
     if "class_names" not in metadata:
-        raise ValueError(f"{path} has no class_names: `d2-regnet export` has not written it")
+        raise ValueError(f"{path} has no class_names: it is no file of `d2-regnet export`")
     return run, metadata
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
+from omegaconf import OmegaConf
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -60,8 +61,8 @@ def pretended(monkeypatch, shapes):
     predictor = SimpleNamespace(
         model=Model(shapes[1]), classes=list(CLASSES), augmentations=[], input_format="BGR"
     )
-    monkeypatch.setattr(evaluate, "find_model", lambda model, weights: (None, "weights.pth"))
-    monkeypatch.setattr(evaluate, "Predictor", lambda *args, **kwargs: predictor)
+    found = (lambda **options: predictor), None, "weights.pth"
+    monkeypatch.setattr(evaluate, "find_predictor", lambda model, weights: found)
 
 
 def by_pycocotools(annotations, results, task="bbox") -> dict:
@@ -177,6 +178,6 @@ def test_a_run_on_its_own_test_data(tiny_run, shapes, tmp_path, capsys):
 
 def test_a_config_without_test_data_asks_for_some():
     for names in ([], ["of_nobody"]):
-        cfg = evaluate.OmegaConf.create({"dataloader": {"test": {"dataset": {"names": names}}}})
+        cfg = OmegaConf.create({"dataloader": {"test": {"dataset": {"names": names}}}})
         with pytest.raises(ValueError, match="--data IMAGES ANN"):
             evaluate.own_data(cfg)

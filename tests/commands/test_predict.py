@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from d2_regnet.data.shapes import CLASSES, render
+from d2_regnet.inference import exported
 from d2_regnet.inference.prediction import Prediction
 
 
@@ -232,7 +233,7 @@ class FindsWhite:
 @pytest.mark.parametrize("kind", IDS)
 def test_the_ids_of_a_coco_file_are_kept(tool, listed, tiny_run, monkeypatch, kind):
     """Perfect predictions have AP 100 against the file, as pycocotools reads both."""
-    monkeypatch.setattr(tool, "Predictor", FindsWhite)
+    monkeypatch.setattr(exported, "Predictor", FindsWhite)
     line = ["--model", str(tiny_run), *listed(IDS[kind]), "--output", "out", "--no-drawings"]
     assert tool.main(line) == 0
     found = json.loads(Path("out/predictions.json").read_text())
