@@ -49,11 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def matching(part: str) -> dict[str, dict]:
-    """What is published about each model whose name contains `part`.
-
-    Raises:
-        ValueError: no name does.
-    """
+    """What is published about each model whose name contains `part`; ValueError if none does."""
     found = {name: facts for name, facts in model_zoo.rows().items() if part.lower() in name}
     if not found:
         raise ValueError(f"no model's name contains {part!r}; d2-regnet zoo lists all")
@@ -76,11 +72,7 @@ def config(name: str) -> str:
 
 
 def save(args: argparse.Namespace) -> str:
-    """Copies the file of a config; what is to be said of it.
-
-    Raises:
-        ValueError: no `--config`, or FILE is not of its kind; others as `check_file`.
-    """
+    """Copies the file of a config; what is to be said of it."""
     if not args.config:
         raise ValueError("--save needs --config NAME: the model whose config is to be saved")
     source = Path(model_zoo.get_config_file(args.config))

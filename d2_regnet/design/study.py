@@ -183,11 +183,7 @@ def run(
 
 
 def load(plan: Plan, file: Path) -> dict[str, list[dict]]:
-    """The results that a folder has of a plan; empty lists where it has none.
-
-    Raises:
-        ValueError: they are another plan's, or no results.
-    """
+    """The results of a plan, empty lists if there is no file; ValueError if it is another's."""
     if not file.exists():
         return {space: [] for space in plan.spaces}
     try:

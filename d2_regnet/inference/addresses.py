@@ -72,10 +72,7 @@ def _request(address: str) -> Request:
 
 
 def download(address: str) -> bytes:
-    """
-    Raises:
-        OSError: it does not come whole, in time and within the size.
-    """
+    """What is there; OSError if it does not come whole, in time and within the size."""
     name, data, end = without_password(address), bytearray(), time.monotonic() + 10 * PATIENCE
     try:
         with urlopen(_request(address), timeout=PATIENCE) as response:

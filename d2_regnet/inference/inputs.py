@@ -54,10 +54,7 @@ class File:
     local = True
 
     def frames(self) -> Iterator[Frame]:
-        """
-        Raises:
-            OSError, ValueError: it cannot be read.
-        """
+        """The image; OSError or ValueError if it cannot be read."""
         size = self.entry and (self.entry["width"], self.entry["height"])
         yield Frame(self, read_image(self.name, "RGB", size))
 
@@ -70,10 +67,7 @@ class Url(File):
     local = False
 
     def frames(self) -> Iterator[Frame]:
-        """
-        Raises:
-            OSError, ValueError: it does not come, is too large, or is no image.
-        """
+        """The image; OSError or ValueError if it does not come, is too large, or is none."""
         file = io.BytesIO(download(self.address))
         image = open_image(file, self.name)
         if image.width * image.height > _MOST_PIXELS:
@@ -100,10 +94,7 @@ class _Film:
         return fps if 0 < fps < 1000 else 25.0
 
     def frames(self) -> Iterator[Frame]:
-        """
-        Raises:
-            OSError: not one frame can be read.
-        """
+        """All frames; OSError if not one can be read."""
         index, _ = -1, self.fps  # which is not to be had of a stream once its end is read
         for index, image in enumerate(_read(self.open())):
             yield Frame(self, image, index)
@@ -142,11 +133,7 @@ class Stream(_Film):
         return without_password(self.address)
 
     def open(self) -> cv2.VideoCapture:
-        """The stream, opened at the first call.
-
-        Raises:
-            OSError: it cannot be opened.
-        """
+        """The stream, opened at the first call; OSError if it cannot be."""
         return self._capture
 
     @cached_property
@@ -228,11 +215,7 @@ def find_sources(
 
 
 def apart(sources: list[Source]) -> list[Source]:
-    """The sources, each file of which has a target of its own.
-
-    Raises:
-        ValueError: two have one target.
-    """
+    """The sources; ValueError if two have one target."""
     by_target = {}
     for source in sources:
         other = by_target.setdefault(source.target, source)

@@ -125,11 +125,7 @@ class VideoWriter:
         return self
 
     def add(self, image: np.ndarray) -> None:
-        """A frame, RGB; all are of the size of the first.
-
-        Raises:
-            OSError: OpenCV cannot write such a video.
-        """
+        """A frame, RGB, of the size of the first; OSError if OpenCV cannot write such a video."""
         if self._writer is None:
             height, width = image.shape[:2]
             code = cv2.VideoWriter_fourcc(*"mp4v")

@@ -23,11 +23,7 @@ _NEUTRAL = re.compile(
 
 
 def check_model(name: str) -> str:
-    """The spelling of a model of the zoo that has a published AP.
-
-    Raises:
-        ValueError: there is no such model, or nothing is published about it.
-    """
+    """The spelling of a model of the zoo; ValueError if it has no published AP."""
     model = model_zoo.canonical_name(name)
     if model_zoo.rows().get(model, {}).get("box_ap") is None:
         raise ValueError(f"{model}: no AP of it is published (MODEL_ZOO.md has those of all)")

@@ -31,11 +31,9 @@ class ToolParser(argparse.ArgumentParser):
     ):
         """
         Args:
-            description: the tool's docstring.
             examples: command lines that work, each below a line about it; `%(prog)s` is the tool.
             exit_codes: a sentence, where they are not `_EXIT_CODES`.
             dry_run: adds `--dry-run` with this help.
-            **kwargs: ArgumentParser's.
         """
         shown = examples.strip("\n")
         epilog = f"Examples:\n\n{shown}\n\n{exit_codes}" if examples else exit_codes

@@ -12,9 +12,6 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], obje
         package: the package's `__name__`.
         modules: each name -> the module that defines it, relative to the package: `".conversion"`.
             The name of a submodule goes to the submodule itself: `"model_zoo": ".model_zoo"`.
-
-    Returns:
-        The function; it raises AttributeError for any other name.
     """
 
     def get(name: str) -> object:

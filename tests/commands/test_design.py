@@ -134,8 +134,8 @@ def test_an_arch_of_ones_own_is_trained(design, tmp_path, monkeypatch, capsys):
 
 
 def test_an_arch_of_ones_own_by_an_override(design):
-    row = "retinanet_regnetx_800mf_fpn_1x"
-    cfg = load_config(row, ["model.backbone.bottom_up.arch=tiny.yaml"])
+    name = "retinanet_regnetx_800mf_fpn_1x"
+    cfg = load_config(name, ["model.backbone.bottom_up.arch=tiny.yaml"])
     assert (
         cfg.model.backbone.bottom_up.arch
         == model_zoo.get_config("retinanet_tiny.yaml_fpn_1x").model.backbone.bottom_up.arch

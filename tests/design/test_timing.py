@@ -56,20 +56,20 @@ def test_what_is_far_above_the_budget_is_left_out(clock):
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_a_pass_is_the_bodys_own(monkeypatch, train):
-    bodies = []
+def test_a_pass_is_the_backbones_own(monkeypatch, train):
+    backbones = []
 
     def build(*args, **kwargs):
-        bodies.append(build_regnet(*args, **kwargs))
-        return bodies[-1]
+        backbones.append(build_regnet(*args, **kwargs))
+        return backbones[-1]
 
     monkeypatch.setattr(timing, "build_regnet", build)
     timing.backbone_pass(ARCH, (64, 96), "cpu", train)()
-    (body,) = bodies
-    assert body.training == train
-    trained = {name for name, p in body.named_parameters() if p.grad is not None}
-    frozen = {name for name, p in body.named_parameters() if not p.requires_grad}
+    (backbone,) = backbones
+    assert backbone.training == train
+    trained = {name for name, p in backbone.named_parameters() if p.grad is not None}
+    frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
     assert frozen and all(name.startswith(("stem.", "s1.")) for name in frozen)
-    everything = {name for name, _ in body.named_parameters()}
+    everything = {name for name, _ in backbone.named_parameters()}
     assert trained == (everything - frozen if train else set())
     assert torch.is_grad_enabled()

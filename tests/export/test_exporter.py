@@ -222,7 +222,7 @@ def test_bad_arguments(predictor_of, monkeypatch):
 @pytest.mark.parametrize("kind", ["mask_rcnn", "retinanet"])
 def test_an_optimized_model_is_refused(predictor_of, monkeypatch, kind):
     predictor = predictor_of(kind)
-    wide = torch.nn.Conv2d(256, 256, 3, padding=1)  # RetinaNet's, as wide as a published row's
+    wide = torch.nn.Conv2d(256, 256, 3, padding=1)  # RetinaNet's, as wide as a published model's
     if kind == "retinanet":
         monkeypatch.setattr(predictor.model.head, "wide", wide, raising=False)
     optimized = optimize_for_inference(predictor.model)
@@ -246,18 +246,18 @@ def test_only_resizing_that_the_file_can_do():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", SUFFIXES)
-@pytest.mark.parametrize("row", FIXTURES)
-def test_published_sizes_on_real_images(shared, load_file, tmp_path, row, format):
+@pytest.mark.parametrize("model", FIXTURES)
+def test_published_sizes_on_real_images(shared, load_file, tmp_path, model, format):
     """With weights made up from the tensors' names; see test_parity.py."""
     folder = shared / "fixtures"
-    shapes = json.loads((folder / "mmdet" / f"{FIXTURES[row]}.json").read_text())["shapes"]
-    if row.startswith("faster_rcnn"):
+    shapes = json.loads((folder / "mmdet" / f"{FIXTURES[model]}.json").read_text())["shapes"]
+    if model.startswith("faster_rcnn"):
         shapes = {name: s for name, s in shapes.items() if "mask_head" not in name}
     weights = load_file(folder / "fill.py").fill(shapes)
     torch.save({"state_dict": weights, "meta": {}}, tmp_path / "mmdet.pth")
     convert(tmp_path / "mmdet.pth", tmp_path / "weights.pth")
     predictor = Predictor(
-        model_zoo.get_config(row), str(tmp_path / "weights.pth"), device="cpu", threshold=0
+        model_zoo.get_config(model), str(tmp_path / "weights.pth"), device="cpu", threshold=0
     )
     path = tmp_path / f"model.{SUFFIXES[format]}"
     Export(predictor, format).write(path)

@@ -109,7 +109,7 @@ def test_what_is_no_input(folder, inputs, said):
         find_sources(inputs, "out")
 
 
-def test_a_picture_is_read_upright_and_as_rgb(tmp_path):
+def test_an_image_is_read_upright_and_as_rgb(tmp_path):
     image = Image.fromarray(np.full((4, 6, 3), (200, 0, 0), np.uint8))
     exif = Image.Exif()
     exif[274] = 6

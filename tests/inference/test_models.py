@@ -1,4 +1,4 @@
-"""What names a model: a row, a config of either kind, a run."""
+"""What names a model: a name of the zoo, a config of either kind, a run."""
 
 import json
 
@@ -11,17 +11,17 @@ from d2_regnet.engine import load_config
 from d2_regnet.inference.models import dataset_metadata, find_model
 from d2_regnet.model_zoo.yacs import to_yaml
 
-ROW = "mask_rcnn_regnetx_400mf_fpn_3x"
+MODEL = "mask_rcnn_regnetx_400mf_fpn_3x"
 
 
-@pytest.mark.parametrize("model", [ROW, f"{ROW}.yaml", "file", "yaml file"])
-def test_a_row_comes_with_its_weights(model):
+@pytest.mark.parametrize("model", [MODEL, f"{MODEL}.yaml", "file", "yaml file"])
+def test_a_model_comes_with_its_weights(model):
     files = {
-        "file": model_zoo.get_config_file(ROW),
-        "yaml file": model_zoo.get_config_file(f"{ROW}.yaml"),
+        "file": model_zoo.get_config_file(MODEL),
+        "yaml file": model_zoo.get_config_file(f"{MODEL}.yaml"),
     }
     cfg, weights = find_model(files.get(model, model))
-    assert weights == f"regnet://mmdet/{ROW}"
+    assert weights == f"regnet://mmdet/{MODEL}"
     assert isinstance(cfg, CfgNode if "yaml" in model else DictConfig)
     metadata = dataset_metadata(cfg, 80)
     assert metadata.thing_classes[0] == "person"
@@ -38,8 +38,8 @@ def test_a_run_comes_with_its_newest_checkpoint(tiny_run):
 
 def test_given_weights_win(tiny_run):
     weights = str(tiny_run / "model_final.pth")
-    assert find_model(ROW, weights)[1] == weights
-    assert find_model(ROW, "regnet://pycls/x")[1] == "regnet://pycls/x"
+    assert find_model(MODEL, weights)[1] == weights
+    assert find_model(MODEL, "regnet://pycls/x")[1] == "regnet://pycls/x"
 
 
 def test_a_yacs_config_names_its_weights(tiny_run, tmp_path):
@@ -53,7 +53,7 @@ def test_a_yacs_config_names_its_weights(tiny_run, tmp_path):
 
 
 def test_classes_without_names():
-    cfg = model_zoo.get_config(ROW)
+    cfg = model_zoo.get_config(MODEL)
     metadata = dataset_metadata(cfg, 2)
     assert metadata.thing_classes == ["class 1", "class 2"]
     assert metadata.thing_dataset_id_to_contiguous_id == {1: 0, 2: 1}
@@ -67,7 +67,7 @@ def test_classes_without_names():
         ("mask_rcnn_regnetx_400mf_fpn_9x", None, ValueError, "nearest"),
         ("retinanet_regnety_400mf_fpn_1x", None, ValueError, "no weights"),
         ("nowhere.py", None, FileNotFoundError, "nowhere.py"),
-        (ROW, "nowhere.pth", FileNotFoundError, "nowhere.pth"),
+        (MODEL, "nowhere.pth", FileNotFoundError, "nowhere.pth"),
         ("{empty}", None, FileNotFoundError, "no config.yaml"),
         ("{tiny}", None, ValueError, "--weights"),
     ],

@@ -13,7 +13,7 @@ from d2_regnet import model_zoo, optimize_for_inference
 from d2_regnet.config import yacs_options
 from d2_regnet.model_zoo.recipes import recipe
 
-ROWS = [
+MODELS = [
     ("mask_rcnn", "RegNetY-200MF"),
     ("mask_rcnn", "r50"),
     ("retinanet", "RegNetX-200MF"),
@@ -21,7 +21,7 @@ ROWS = [
 ]
 
 
-@pytest.fixture(scope="module", params=ROWS, ids=lambda row: "-".join(row))
+@pytest.fixture(scope="module", params=MODELS, ids=lambda kind: "-".join(kind))
 def detector(request):
     """A detector whose random weights answer to the image: 100 detections of many scores."""
     torch.manual_seed(0)
@@ -147,36 +147,36 @@ def test_default_predictor_by_a_setting(cfg, tmp_path, seed, dtype, rtol):
     nn.init.normal_(plain.head.cls_score.weight, std=0.5)
     cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
     torch.save({"model": plain.state_dict()}, cfg.MODEL.WEIGHTS)
-    picture = np.random.RandomState(0).randint(0, 256, (96, 128, 3), np.uint8)
-    expected = DefaultPredictor(cfg)(picture)["instances"]
+    image = np.random.RandomState(0).randint(0, 256, (96, 128, 3), np.uint8)
+    expected = DefaultPredictor(cfg)(image)["instances"]
 
     cfg.MODEL.OPTIMIZED.DTYPE = dtype
     predictor = DefaultPredictor(optimized(cfg))
-    found = predictor(picture)["instances"]
+    found = predictor(image)["instances"]
     assert len(found) == len(expected) > 0
     torch.testing.assert_close(found.scores, expected.scores, rtol=rtol, atol=rtol)
     (working,) = predictor.model._optimized
     assert working.backbone.fpn_output3.weight.dtype == getattr(torch, dtype)
     assert predictor.model.state_dict().keys() == plain.state_dict().keys()
-    predictor(picture)
+    predictor(image)
     assert predictor.model._optimized[0] is working  # made once
 
 
 def test_a_copy_is_as_old_as_its_weights(cfg, seed):
     model = build_model(optimized(cfg)).eval()
-    picture = [{"image": torch.rand(3, 64, 64) * 255}]
-    before = answers(model, picture)[0].scores
+    image = [{"image": torch.rand(3, 64, 64) * 255}]
+    before = answers(model, image)[0].scores
 
     nn.init.normal_(model.head.cls_score.weight, std=0.5)
-    assert torch.equal(answers(model, picture)[0].scores, before)
+    assert torch.equal(answers(model, image)[0].scores, before)
     model.load_state_dict(model.state_dict())
-    assert not torch.equal(answers(model, picture)[0].scores, before)
+    assert not torch.equal(answers(model, image)[0].scores, before)
 
     model.train()
     with torch.no_grad():
         model.head.cls_score.weight.zero_()
     model.eval()
-    assert answers(model, picture)[0].scores.std() < 1e-5
+    assert answers(model, image)[0].scores.std() < 1e-5
 
 
 @pytest.mark.parametrize("name", ["GeneralizedRCNN", "RetinaNet", "MMDetRetinaNet"])

@@ -75,7 +75,7 @@ def test_boxes_alone(prediction, tmp_path):
     assert csv_file.read_text().splitlines()[1].endswith(",4.00,")
 
 
-def test_pictures_in_their_format(tmp_path):
+def test_images_in_their_format(tmp_path):
     image = np.full((30, 40, 3), (250, 10, 10), np.uint8)
     for name, kind in (("x.JPG", "JPEG"), ("deep/x.png", "PNG")):
         write_image(image, tmp_path / name)
@@ -108,9 +108,9 @@ def test_a_broken_off_video_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_nothing_is_written_over_what_is_there(tmp_path):
-    picture, out = tmp_path / "a.jpg", tmp_path / "out"
-    picture.touch()
-    sources = [File(str(picture), out / "a.jpg")]
+    image, out = tmp_path / "a.jpg", tmp_path / "out"
+    image.touch()
+    sources = [File(str(image), out / "a.jpg")]
     check_targets(sources, out, overwrite=False)
     out.mkdir()
     (out / "predictions.csv").touch()
@@ -118,6 +118,6 @@ def test_nothing_is_written_over_what_is_there(tmp_path):
         check_targets(sources, out, overwrite=False)
     check_targets(sources, out, overwrite=True)
     with pytest.raises(ValueError, match="is an input"):
-        check_targets([File(str(picture), picture)], tmp_path, overwrite=True)
+        check_targets([File(str(image), image)], tmp_path, overwrite=True)
     with pytest.raises(ValueError, match="not a folder"):
-        check_targets(sources, picture, overwrite=True)
+        check_targets(sources, image, overwrite=True)

@@ -242,11 +242,11 @@ def test_the_weights_name_their_classes(cfg, weights, tmp_path):
         assert ids == {number: i for i, number in enumerate(numbers)}
 
 
-def test_weights_of_a_body_alone_are_refused(cfg, weights, tmp_path):
+def test_weights_of_a_backbone_alone_are_refused(cfg, weights, tmp_path):
     state = torch.load(weights)["model"]
-    body = {name: tensor for name, tensor in state.items() if "bottom_up" in name}
-    torch.save({"model": body}, tmp_path / "body.pth")
-    with pytest.raises(ValueError, match=r"body\.pth has no values, .* only a backbone"):
-        Predictor(cfg, str(tmp_path / "body.pth"), device="cpu")
+    backbone = {name: tensor for name, tensor in state.items() if "bottom_up" in name}
+    torch.save({"model": backbone}, tmp_path / "backbone.pth")
+    with pytest.raises(ValueError, match=r"backbone\.pth has no values, .* only a backbone"):
+        Predictor(cfg, str(tmp_path / "backbone.pth"), device="cpu")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
         Predictor(cfg, "nowhere.pth", device="cpu", threshold=0)

@@ -183,6 +183,10 @@ def test_a_run_of_hand_made_numbers(folder):
     assert run.final_ap("bbox") == 12.0
     assert run.classes("bbox") == {"cat": 20.0, "dog": 0.0}
     assert run.memory == {20: 2000.0, 30: 2500.0}
+    assert (run.planned_steps, run.peak_memory) == (40, 2500.0)
+    assert run.images_per_second == 8 / 0.4
+    assert run.best_ap("bbox") == (12.0, 21)
+    assert math.isnan(run.best_ap("segm")[0]) and math.isnan(run.share_waiting)
 
 
 def test_runs_of_one_name_are_called_by_their_paths(folder):

@@ -34,7 +34,7 @@ def one(height, width, box, mask=None):
 @pytest.mark.parametrize(
     ("size", "times"), [((1, 1), 8), ((60, 80), 6), ((160, 96), 3), ((480, 640), 1)]
 )
-def test_small_pictures_are_enlarged(size, times):
+def test_small_images_are_enlarged(size, times):
     image = np.zeros((*size, 3), np.uint8)
     assert zoom(*size) == times
     nothing = one(*size, [0, 0, 1, 1])[:0]
@@ -92,7 +92,7 @@ def test_ground_truth_and_results_say_the_same():
     assert len(from_annotations([], (40, 50))) == len(from_results([], (40, 50), {})) == 0
 
 
-def test_truth_and_what_was_found_of_each_picture(tmp_path):
+def test_truth_and_what_was_found_of_each_image(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     record = dict(file_name=str(tmp_path / "a.png"), height=30, width=40)

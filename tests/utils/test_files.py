@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from d2_regnet.utils.files import check_folder, whole_file
+from d2_regnet.utils.files import check_file, check_folder, whole_file, write_file
 
 
 def test_takes_the_place_of_the_old_one_at_the_end(tmp_path):
@@ -42,3 +42,20 @@ def test_folders_that_can_be_written_to(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(PermissionError, match="--output: nothing may be written to"):
         check_folder(tmp_path / "a")
+
+
+def test_a_file_to_be_written_is_checked_and_then_whole(tmp_path):
+    file = tmp_path / "a.txt"
+    check_file(file, "--save")
+    assert not file.exists()
+    write_file(file, "größe\n")
+    assert file.read_bytes() == "größe\n".encode()
+    with pytest.raises(FileExistsError, match=r"--save: .*a\.txt exists; --overwrite replaces it"):
+        check_file(file, "--save")
+    check_file(file, "--save", overwrite=True)
+    write_file(file, b"\x00")
+    assert file.read_bytes() == b"\x00"
+    with pytest.raises(FileNotFoundError, match="--save: there is no folder"):
+        check_file(tmp_path / "none" / "a.txt", "--save")
+    with pytest.raises(ValueError, match="is a folder"):
+        check_file(tmp_path, "--save", overwrite=True)

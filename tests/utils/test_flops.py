@@ -20,7 +20,7 @@ def build(cfg):
 
 @pytest.mark.parametrize("arch", ["RegNetX-400MF", "RegNetY-1.6GF"])
 @pytest.mark.parametrize("size", [(800, 1216), (256, 320)])
-def test_body(arch, size):
+def test_backbone(arch, size):
     model = build(recipe("retinanet", arch, "1x"))
     regnet = model.backbone.bottom_up.arch
     # pycls counts one addition for each bias of squeeze-and-excitation as well.
@@ -84,6 +84,6 @@ def test_deformable_convolutions_cost_their_offsets_more():
 
 def test_measured_numbers_are_current():
     for name in ("retinanet_regnetx_800mf_fpn_1x", "mask_rcnn_regnetx_3.2gf_dcn_fpn_1x"):
-        model, row = build(model_zoo.get_config(name)), model_zoo.rows()[name]
-        assert row["flops"] == sum(count_flops(model).values())
-        assert row["params"] == sum(p.numel() for p in model.parameters())
+        model, facts = build(model_zoo.get_config(name)), model_zoo.rows()[name]
+        assert facts["flops"] == sum(count_flops(model).values())
+        assert facts["params"] == sum(p.numel() for p in model.parameters())
