@@ -37,7 +37,7 @@ def spelled(arch: str) -> str:
 
 
 def name_in(library: str, arch: str) -> str | None:
-    """What torchvision or timm calls an arch; None where it has none of that shape.
+    """What torchvision or timm calls an arch; None if it has none of that shape.
 
     Raises:
         ValueError: the library is not installed.

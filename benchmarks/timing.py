@@ -46,7 +46,7 @@ def figures(
     Args:
         timing: of runs.
         batch: images in a run.
-        flops: multiply-adds of an image, computed plainly; None where they are not counted.
+        flops: multiply-adds of an image, computed plainly; None if they are not counted.
         done: those that were carried out, where they are counted apart.
 
     Returns:

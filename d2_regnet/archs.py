@@ -50,7 +50,7 @@ class Stages:
 
     @property
     def family(self) -> str:
-        """ "X", or "Y" where there is squeeze-and-excitation."""
+        """ "X", or "Y" if there is squeeze-and-excitation."""
         return "Y" if self.se_ratio else "X"
 
     @property

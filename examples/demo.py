@@ -148,7 +148,7 @@ def grey(image: np.ndarray) -> np.ndarray:
 
 
 def summarize(results: dict, seconds: float, cfg) -> dict:
-    """What summary.json holds: AP from 0 to 100, null where it is undefined, and how it came."""
+    """What summary.json holds: AP from 0 to 100, null if it is undefined, and how it came."""
 
     def number(name, metric):
         value = float(results.get(TASKS[name], {}).get(metric, math.nan))

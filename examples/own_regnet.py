@@ -22,7 +22,7 @@ def main(file):
         f"backbone at 800x1216: {cost.flops / 1e9:.1f} GFLOPs, {cost.params / 1e6:.2f} M parameters"
     )
 
-    # A model's name with the file in the place of the arch; the weights are random.
+    # A model's name with the file in place of the arch; the weights are random.
     cfg = model_zoo.get_config(f"retinanet_{file}_fpn_1x")
     cfg.model.num_classes = 3
     model = instantiate(cfg.model).eval()

@@ -41,7 +41,7 @@ class Mapped:
             normalised as (pixel - mean) / std.
         stem: target name of the first convolution's weight.
         backbone: the names are a backbone's alone, to be loaded into any model that has one.
-        classes: the names of a detector's classes, by index; empty where they are not known.
+        classes: the names of a detector's classes, by index; empty if they are not known.
     """
 
     state: dict[str, torch.Tensor]

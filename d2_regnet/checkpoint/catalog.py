@@ -5,7 +5,7 @@
     regnet://torchvision/regnet_x_3_2gf.IMAGENET1K_V1   ... or others, by their name
     regnet://timm/regnetx_032.pycls_in1k                ... timm's, with or without the tag
     regnet://mmdet/regnetx_3.2gf                        ... MMDetection's (open-mmlab://)
-    regnet://mmdet/mask_rcnn_regnetx_3.2gf_fpn_1x       a trained detector, by its row's name
+    regnet://mmdet/mask_rcnn_regnetx_3.2gf_fpn_1x       a trained detector, by its model's name
     regnet://detectron2/mask_rcnn_regnetx_4.0gf_fpn_lsj_400ep   Detectron2's own, as it is
 
 A name stands for a local file: downloaded once, checked, converted once by

@@ -30,7 +30,7 @@ class Fit:
         backbone_lacks: those of them that are the backbone's own.
         contradictions: what the checkpoint says of the images it was trained on, and the model is
             not set to: a sentence each.
-        classes: the names of the checkpoint's classes, by index; empty where it has none.
+        classes: the names of the checkpoint's classes, by index; empty if it has none.
     """
 
     start: str
@@ -113,7 +113,7 @@ def load_fitting(model: nn.Module, weights: str) -> Fit:
         weights: a file or an address, which is fetched into the cache; empty for none.
 
     Raises:
-        ValueError: nothing of it fits, or it is no checkpoint.
+        ValueError: nothing of it fits, or it is not a checkpoint.
         FileNotFoundError: there is no such file, or it cannot be fetched.
     """
     if not weights:

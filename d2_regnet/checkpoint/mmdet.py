@@ -24,8 +24,8 @@ from .backbone import Mapped, State, model_shapes, recognise
 
 _SOURCE_BODY, _TARGET_BODY = "backbone.", "backbone.bottom_up."
 
-# Published rows on RegNet that were trained on RGB. So was Mask R-CNN 3x on RegNetX-4.0GF, whose
-# names and shapes are those of the 1x row, trained on BGR: there only `meta` tells.
+# Published models on RegNet that were trained on RGB. So was Mask R-CNN 3x on RegNetX-4.0GF, whose
+# names and shapes are those of the 1x model, trained on BGR: there only `meta` tells.
 _RGB_ROWS = {
     ("mask_rcnn", "RegNetX-400MF"),
     ("mask_rcnn", "RegNetX-800MF"),
@@ -99,7 +99,7 @@ def convert(state: State, meta: Mapping[str, Any]) -> Mapped:
     Args:
         state: MMDetection's names and tensors.
         meta: what lay beside `state` in the file. MMDetection's own `meta` holds its config, which
-            tells the channel order; without one it is the published rows' of this detector and
+            tells the channel order; without one it is the published models' of this detector and
             arch.
 
     Raises:
@@ -241,12 +241,12 @@ def _num_classes(state: State) -> int:
 
 
 def _input_format(meta: Mapping[str, Any]) -> str | None:
-    """The channel order that MMDetection's `meta` tells by its config, or by the row's name."""
+    """The channel order that MMDetection's `meta` tells by its config, or by the model's name."""
     inner, config = meta.get("meta"), _config_text(meta)
     said = set(re.findall(r"to_rgb['\"]?\s*[:=]\s*(True|False)", config))
     if len(said) == 1:
         return {"True": "RGB", "False": "BGR"}[said.pop()]
-    # All RegNet rows with polygons as targets, and no other, were trained on RGB.
+    # All RegNet models with polygons as targets, and no other, were trained on RGB.
     return "RGB" if re.search("ms(train)?-poly", str(inner)) else None
 
 
@@ -258,7 +258,7 @@ def _config_text(meta: Mapping[str, Any]) -> str:
 
 def _statistics(meta: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:
     """`mean` and `std` as MMDetection's config has them: of channels in the order of the model's
-    input; None where it has none, or several.
+    input; None if it has none, or several.
 
     Raises:
         ValueError: it has several.
@@ -279,7 +279,7 @@ def _statistics(meta: Mapping[str, Any]) -> tuple[list[float], list[float]] | No
 
 
 def class_names(meta: Mapping[str, Any]) -> list[str]:
-    """The names of the classes that MMDetection's file holds; empty where it has none."""
+    """The names of the classes that MMDetection's file holds; empty if it has none."""
     inner = meta.get("meta")
     inner = inner if isinstance(inner, Mapping) else {}
     said = inner.get("dataset_meta")

@@ -29,7 +29,7 @@ class Checkpoint:
         sha256: hex digest of the file.
         state: names and CPU tensors of the model, as the source spells them.
         meta: the plain data that the file holds besides (epoch, config text, versions).
-        dropped: names of tensors that are no part of the model (optimizer, averages) -> why.
+        dropped: names of tensors that are not part of the model (optimizer, averages) -> why.
     """
 
     path: str
@@ -105,7 +105,7 @@ def _open(path: str) -> tuple[Any, dict[str, Any]]:
         return load_torch(path), {}
     if head[:1] == b"\x80":
         return load_arrays(path), {}
-    raise Refused("is no checkpoint: neither of torch.save, nor safetensors, nor a pickle")
+    raise Refused("is not a checkpoint: not of torch.save, safetensors or pickle")
 
 
 def _plain(value: str) -> Any:

@@ -58,7 +58,7 @@ def load_torch(path: str) -> Any:
 
     Raises:
         Refused: the file asks to run something.
-        Exception: of any kind, where it is damaged.
+        Exception: of any kind, if it is damaged.
     """
     stand_ins = [(stand_in, name) for name, stand_in in _METADATA.items()]
     try:
@@ -78,7 +78,7 @@ def load_arrays(path: str) -> Any:
 
     Raises:
         Refused: the file asks to run something, or holds an array of something else than numbers.
-        Exception: of any kind, where it is damaged.
+        Exception: of any kind, if it is damaged.
     """
     with open(path, "rb") as file:
         data = file.read()

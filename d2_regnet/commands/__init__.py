@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int | None:
         The exit code; None is success.
 
     Raises:
-        SystemExit: after `--help`, and with code 2 where there is no such command.
+        SystemExit: after `--help`, and with code 2 if there is no such command.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):

@@ -50,7 +50,7 @@ def argument_parser() -> ToolParser:
     source.add_argument(
         "--config-file",
         metavar="FILE",
-        help="a config, a row's name, or a run's folder",
+        help="a config, a model's name, or a run's folder",
     )
     source.add_argument("--dataset", metavar="NAME", help="a registered data set")
     source.add_argument(

@@ -16,7 +16,7 @@ A data set in COCO's format; what is planned is printed first:
 YOLO's folders, without images set apart for the evaluation: a fifth is
     $ %(prog)s --train images/ labels/ --model faster_rcnn_regnetx_400mf_fpn_3x --output output/mine
 
-The plan alone; half the steps; going on after an interruption:
+The plan alone; half the steps; resuming after an interruption:
     $ %(prog)s --train train/ train.json --model NAME --output output/mine --dry-run
     $ %(prog)s --train train/ train.json --model NAME --output output/mine train.max_iter=500
     $ %(prog)s --resume --output output/mine
@@ -43,7 +43,7 @@ def argument_parser() -> argparse.ArgumentParser:
         "--val-share", type=float, default=0.2, metavar="S", help="that share (%(default)s)"
     )
     parser.add_formats("--train and --val", FORMATS, UNLABELLED)
-    parser.add_argument("--model", metavar="MODEL", help="a row's name, a LazyConfig, or a run")
+    parser.add_argument("--model", metavar="MODEL", help="a model's name, a LazyConfig, or a run")
     parser.add_argument(
         "--weights",
         metavar="PATH",

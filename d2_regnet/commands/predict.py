@@ -16,7 +16,7 @@ from d2_regnet.utils.cli import FAILED, ToolParser, bad_input, failure, say
 from d2_regnet.utils.dtypes import DTYPES
 
 _EXAMPLES = """
-A folder of images with a published row, whose weights are downloaded once:
+A folder of images with a published model, whose weights are downloaded once:
     $ %(prog)s --model mask_rcnn_regnetx_400mf_fpn_3x photos/ --output output/predicted
 
 People alone, with the model that a training left in output/mine:

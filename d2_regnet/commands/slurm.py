@@ -26,7 +26,7 @@ def argument_parser() -> ToolParser:
         __doc__, _EXAMPLES, prog="d2-regnet slurm", dry_run="print what would be submitted"
     )
     parser.add_argument(
-        "--config-file", required=True, help="a LazyConfig, a row's name, or a run's folder"
+        "--config-file", required=True, help="a LazyConfig, a model's name, or a run's folder"
     )
     parser.add_argument("--resume", action="store_true", help="resume from the newest checkpoint")
     parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")

@@ -27,7 +27,7 @@ class _Expected:
 
     Attributes:
         classes: how many the model knows, by the config's key for it.
-        masks: the key for the form of the masks, and that form; None where they are not used.
+        masks: the key for the form of the masks, and that form; None if they are not used.
         partial: whether objects may lack theirs.
     """
 
@@ -92,7 +92,7 @@ def check_before_training(cfg: DictConfig | CfgNode, *, eval_only: bool = False)
         eval_only: leave out those that are trained on.
 
     Returns:
-        The names of the classes, in the model's order; empty where no data set says them.
+        The names of the classes, in the model's order; empty if no data set says them.
 
     Raises:
         ValueError: naming the data set, the number of errors and an example: annotations or images

@@ -22,7 +22,7 @@ class Form(NamedTuple):
     """What is wrong with the boxes of a data set.
 
     Attributes:
-        name: of the form they fit best; empty where they fit none.
+        name: of the form they fit best; empty if they fit none.
         share: of them that fit it.
         coco: the share that fits COCO's, (x, y, width, height) in pixels.
         evidence: what that was measured by.
@@ -92,10 +92,10 @@ def form_of_boxes(boxes: np.ndarray, sizes: np.ndarray, extents: np.ndarray) -> 
     Args:
         boxes: (N, 4) as they are written.
         sizes: (N, 2), width and height of each box's image.
-        extents: (N, 4), x0, y0, x1, y1 of each object's mask; NaN where it has none.
+        extents: (N, 4), x0, y0, x1, y1 of each object's mask; NaN if it has none.
 
     Returns:
-        What they are; None where nothing is wrong with them.
+        What they are; None if nothing is wrong with them.
     """
     masked = np.isfinite(extents).all(1)
     form = None

@@ -70,7 +70,7 @@ class Header:
 def read_header(file_name: str | os.PathLike) -> Header:
     """
     Raises:
-        OSError: there is no such file, or it is no image.
+        OSError: there is no such file, or it is not an image.
     """
     with PathManager.open(os.fspath(file_name), "rb") as file:
         image = open_image(file, str(file_name))
@@ -93,14 +93,14 @@ def read_image(file_name: str, format: str, size: tuple[int, int] | None = None)
     Args:
         file_name: a path that iopath opens.
         format: a Pillow mode, or "BGR" or "YUV-BT.601".
-        size: annotated width and height; None where unknown.
+        size: annotated width and height; None if unknown.
 
     Returns:
         (H, W, C) as Detectron2's; uint8, but floating-point for "YUV-BT.601". An ordinary JPEG is a
         view of (C, H, W), which a resize and the model take without a copy.
 
     Raises:
-        OSError: there is no such file, it is no image, or it is cut off.
+        OSError: there is no such file, it is not an image, or it is cut off.
         ValueError: values that have no meaning in 8 bits.
     """
     with PathManager.open(file_name, "rb") as file:
@@ -196,7 +196,7 @@ def _is_plain_jpeg(image: Image.Image, format: str) -> bool:
 
 
 def _decode_jpeg(file, format: str) -> np.ndarray | None:
-    """torchvision's decoding: Pillow's values in two thirds of its time; None where it fails."""
+    """torchvision's decoding: Pillow's values in two thirds of its time; None if it fails."""
     file.seek(0)
     try:
         data = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)

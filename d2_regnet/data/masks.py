@@ -13,7 +13,7 @@ FAR = 10  # times the image's size: pycocotools takes memory for all between, un
 
 
 def polygon_problem(polygon, size: Sequence[float] = (math.inf,)) -> Kind | None:
-    """A kind of finding; None where there is nothing wrong with it.
+    """A kind of finding; None if there is nothing wrong with it.
 
     Args:
         size: of the image, in pixels; unknown by default.
@@ -31,7 +31,7 @@ def polygon_problem(polygon, size: Sequence[float] = (math.inf,)) -> Kind | None
 
 
 def run_lengths(counts) -> list[int] | None:
-    """The run lengths of COCO's RLE, plain or compressed; None where they are neither.
+    """The run lengths of COCO's RLE, plain or compressed; None if they are neither.
 
     Compressed as in cocoapi's maskApi.c, rleFrString: groups of 5 bits, least first, with a
     continuation bit, from "0"; from the fourth on, differences to the last but one.
@@ -58,7 +58,7 @@ def run_lengths(counts) -> list[int] | None:
 
 
 def area(box: list, segmentation) -> float:
-    """The mask's area in pixels; that of the box where there is no sound mask."""
+    """The mask's area in pixels; that of the box if there is no sound mask."""
     if isinstance(segmentation, dict):
         counts = run_lengths(segmentation.get("counts"))
         if counts is not None:

@@ -92,7 +92,7 @@ def load_registered(name: str) -> tuple[dict, str, str | None]:
         return read_coco(path), metadata.get("image_root") or "", path
     records = DatasetCatalog.get(name)
     if not isinstance(records, list):
-        raise Uncheckable(f"data set {name} is no list of dataset dicts, and cannot be checked")
+        raise Uncheckable(f"data set {name} is not a list of dataset dicts, and cannot be checked")
     return to_coco(records, metadata.get("thing_classes")), "", None
 
 
@@ -101,7 +101,7 @@ def to_coco(records: list[dict], classes: list[str] | None) -> dict:
 
     Args:
         records: in Detectron2's format; file names stay whole, and what is malformed stays so.
-        classes: the names, of which `category_id` is the index; None where they are not known.
+        classes: the names, of which `category_id` is the index; None if they are not known.
     """
     if classes is None:
         ids = [entry.get("category_id") for r in records for entry in r.get("annotations", [])]

@@ -1,6 +1,6 @@
 """The built-in data set: images of six kinds of shapes with exact instance masks, in COCO format.
 
-It stands in for COCO where there is no data, no network and no GPU: small enough to be learnt from
+It stands in for COCO if you have no data, no network or no GPU: small enough to be learnt from
 scratch in minutes, varied enough (occlusion, holes, truncation, clutter, noise, textures, sizes
 from 20 to 90 pixels) that the COCO metrics mean something.
 

@@ -14,7 +14,7 @@ def flops(text: str) -> float:
     """Multiply-adds of a text such as 400MF or 1.6GF; ValueError if it is none."""
     match = _FLOPS.fullmatch(text.strip())
     if not match or not float(match[1]):
-        raise ValueError(f"{text!r} is no number of multiply-adds: write 400MF or 1.6GF")
+        raise ValueError(f"{text!r} is not a number of multiply-adds: write 400MF or 1.6GF")
     return float(match[1]) * {"m": 1e6, "g": 1e9}[match[2].lower()]
 
 
@@ -23,7 +23,7 @@ def size(text: str) -> tuple[int, int]:
     or a side is below 32 pixels, the stride of a backbone."""
     match = _SIZE.fullmatch(text.strip())
     if not match:
-        raise ValueError(f"{text!r} is no size: write HEIGHTxWIDTH in pixels, such as 800x1216")
+        raise ValueError(f"{text!r} is not a size: write HEIGHTxWIDTH in pixels, such as 800x1216")
     height, width = int(match[1]), int(match[2] or match[1])
     if min(height, width) < 32:
         raise ValueError(f"an image of {height}x{width} is too small: 32 pixels at least")

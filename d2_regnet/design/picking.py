@@ -43,7 +43,7 @@ class Answer:
 
     @property
     def pick(self) -> str | None:
-        """The best within the budget; None where nothing is."""
+        """The best within the budget; None if nothing is."""
         within = [n for n in self.frontier if self.timings[n].median <= self.budget_ms]
         return within[-1] if within else None
 

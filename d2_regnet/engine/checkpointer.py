@@ -62,7 +62,7 @@ def find_checkpoint(folder: str | os.PathLike) -> tuple[str, list[str]]:
 
 
 def damage(path: str | os.PathLike) -> str:
-    """What is wrong with a checkpoint file, with its name; empty where nothing is."""
+    """What is wrong with a checkpoint file, with its name; empty if nothing is."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -146,7 +146,7 @@ class Checkpointer(SafeCheckpointer):
         return path
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict:
-        """As Detectron2's; `resume` takes the `newest` checkpoint, where there is one."""
+        """As Detectron2's; `resume` takes the `newest` checkpoint, if there is one."""
         newest = self.newest() if resume else ""
         return self.load(newest) if newest else self.load(path, checkpointables=[])
 

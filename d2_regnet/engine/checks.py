@@ -118,7 +118,7 @@ def _check_batch(cfg: DictConfig | CfgNode, processes: int) -> None:
 
 
 def amp_dtype(amp: DictConfig, device: str) -> torch.dtype | None:
-    """The reduced precision of `train.amp`, None where it is off.
+    """The reduced precision of `train.amp`, None if it is off.
 
     float16 on a GPU as Detectron2 does it, bfloat16 elsewhere, unless `train.amp.precision` says.
 
@@ -134,7 +134,7 @@ def amp_dtype(amp: DictConfig, device: str) -> torch.dtype | None:
 
 
 def inference_options(node: DictConfig) -> dict | None:
-    """The arguments that `train.optimize_for_inference` has for it, None where it is off.
+    """The arguments that `train.optimize_for_inference` has for it, None if it is off.
 
     Raises:
         ValueError: naming the key.
@@ -152,7 +152,7 @@ def inference_options(node: DictConfig) -> dict | None:
 def check_device(name: str, key: str = "train.device") -> None:
     """Refuses a device that torch does not know or this machine's GPUs do not reach.
 
-    A CUDA device passes where there is no GPU at all: training falls back to the CPU there.
+    A CUDA device passes if there is no GPU at all: training falls back to the CPU there.
 
     Args:
         name: of the device.
@@ -174,7 +174,7 @@ def check_device(name: str, key: str = "train.device") -> None:
 
 
 def available_device(name: str) -> torch.device:
-    """A device that `check_device` passes; the CPU, with a warning, where there is no GPU."""
+    """A device that `check_device` passes; the CPU, with a warning, if there is no GPU."""
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         logger.warning("the device is to be %s, but there is no GPU: using the CPU", name)
@@ -323,7 +323,7 @@ def _check_files(name: str) -> None:
 
 
 def _missing_file(name: str) -> str:
-    """Says what is missing of a data set, as far as its metadata tell; empty where nothing is."""
+    """Says what is missing of a data set, as far as its metadata tell; empty if nothing is."""
     metadata = MetadataCatalog.get(name).as_dict()
     for path in (metadata[key] for key in _FILES if metadata.get(key)):
         if "://" in path:

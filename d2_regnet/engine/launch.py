@@ -22,7 +22,7 @@ from d2_regnet.utils.cli import ToolParser
 from .hooks import SIGNALS, Interrupted
 
 _EXAMPLES = """
-Train a row on one GPU, and go on after an interruption:
+Train a model on one GPU, and resume after an interruption:
     $ %(prog)s --config-file mask_rcnn_regnetx_400mf_fpn_3x
     $ %(prog)s --config-file mask_rcnn_regnetx_400mf_fpn_3x --resume
 

@@ -55,7 +55,7 @@ def read_batch(path: str | os.PathLike) -> dict:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is another one.
+        ValueError: it is not a saved batch.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file")
@@ -65,7 +65,7 @@ def read_batch(path: str | os.PathLike) -> dict:
     except Exception as error:  # a damaged file can raise anything
         raise ValueError(f"{path} is damaged or no saved batch: {error}") from error
     if missing:
-        raise ValueError(f"{path} is no saved batch: it has no {', '.join(sorted(missing))}")
+        raise ValueError(f"{path} is not a saved batch: it has no {', '.join(sorted(missing))}")
     return saved
 
 
@@ -73,7 +73,7 @@ def load_model(config: str, saved: dict, weights: str = "") -> nn.Module:
     """The model of a config with the weights of a saved batch, or of another checkpoint.
 
     Args:
-        config: of either kind, as a path or a row's name.
+        config: of either kind, as a path or a model's name.
         saved: from `read_batch`.
         weights: a checkpoint file.
 

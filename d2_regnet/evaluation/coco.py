@@ -60,7 +60,7 @@ class FastCOCOEvaluator(COCOEvaluator):
             return super().evaluate(_NO_IMAGE)
 
     def _derive_coco_results(self, coco_eval, iou_type, class_names=None):
-        if coco_eval is not None:  # Detectron2's evaluator answers NaN where nothing was found
+        if coco_eval is not None:  # Detectron2's evaluator answers NaN if nothing was found
             with contextlib.redirect_stdout(self._stdout):
                 _compare(coco_eval, iou_type, self._img_ids, self._faster)
         return super()._derive_coco_results(coco_eval, iou_type, class_names)

@@ -29,7 +29,7 @@ class Agreement:
         eager, exported: how many each has found.
         paired: how many are the same: class, box IoU above 0.99, score within 0.001, and mask IoU
             above 0.98, or no mask's pixel in either.
-        box_iou, mask_iou: the lowest among those of the same class, box and score; 1 where there
+        box_iou, mask_iou: the lowest among those of the same class, box and score; 1 if there
             are none. `mask_iou` is None for a detector without masks.
         score: their largest difference of scores.
         eager_seconds, exported_seconds: medians of runs in turn, resizing and masks included.

@@ -22,7 +22,7 @@ def traceable(
 
     Args:
         model: a detector in evaluation mode.
-        shortest_edge: how an image is resized for the model; None where it is not.
+        shortest_edge: how an image is resized for the model; None if it is not.
         input_format: RGB or BGR, the order in which the model takes the colours.
         example: an image.
 

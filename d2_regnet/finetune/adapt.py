@@ -1,4 +1,4 @@
-"""A row's config made one for another data set."""
+"""A model's config made one for another data set."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ __all__ = ["body_activations", "from_scratch", "has_masks", "set_data", "set_mod
 
 _UNKNOWN_BODY = "RegNetX-12GF"  # of a backbone that is no RegNet, so as not to promise too much
 _STEP = 32  # pixels: the coarsest stride of the usual levels
-_MAX_OVER_SHORT = 1333 / 800  # the longest side that the rows allow
+_MAX_OVER_SHORT = 1333 / 800  # the longest side that the models allow
 
 
 def has_masks(cfg: DictConfig) -> bool:

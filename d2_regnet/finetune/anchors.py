@@ -59,7 +59,7 @@ class Anchors:
 
 
 def anchors_of(cfg: DictConfig) -> Anchors | None:
-    """Those of a LazyConfig's model; None where it has none, or other ratios at each level."""
+    """Those of a LazyConfig's model; None if it has none, or other ratios at each level."""
     for node in calls(cfg.model, DefaultAnchorGenerator):
         sizes, ratios = (OmegaConf.to_container(node[key]) for key in ("sizes", "aspect_ratios"))
         if isinstance(ratios[0], list):

@@ -25,7 +25,7 @@ class DataSet:
     Attributes:
         folder: of the images, absolute.
         coco: the annotations.
-        file: where they lie; None where they were converted or changed, and are to be written.
+        file: where they lie; None if they were converted or changed, and are to be written.
         origin: what the user calls it.
     """
 

@@ -261,7 +261,9 @@ def _model(model: str, weights: str | None) -> tuple[DictConfig, str]:
         return load_config(path), ""
     cfg, weights = find_model(model, weights, backbone=True)
     if isinstance(cfg, CfgNode):
-        raise ValueError(f"--model: {model} is a yacs config; give the row's name, or a LazyConfig")
+        raise ValueError(
+            f"--model: {model} is a yacs config; give the model's name, or a LazyConfig"
+        )
     return cfg, weights if "://" in weights else os.path.abspath(weights)
 
 

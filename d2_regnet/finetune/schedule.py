@@ -62,7 +62,7 @@ def plan(pictures: int, batch: int, start: str, base_lr: float, base_batch: int)
 def picture_bytes(activations: int, cascade: bool = False) -> int:
     """About how much memory one image of a training step takes, in bytes.
 
-    Fitted to the memory that MMDetection published for its RegNet rows (two images of 800 x 1333
+    Fitted to the memory that MMDetection published for its RegNet models (two images of 800 x 1333
     a GPU), to within a fifth: 1.7 floats for each output of the backbone's convolutions, and
     0.8 GiB for the FPN and the heads; 0.9 GiB more for a cascade's.
 

@@ -37,7 +37,7 @@ def path_of(address: str) -> Path:
 
 def is_stream(address: str) -> bool:
     """Whether it is a video's or a stream's; an http address of which the suffix does not tell is
-    asked, and taken for an image's where there is no answer.
+    asked, and taken for an image's if there is no answer.
 
     Raises:
         ValueError: neither http nor a scheme of streams.

@@ -13,7 +13,7 @@ class DefaultPredictor(engine.DefaultPredictor):
     such a file; use it for weights that you have not made yourself.
 
     Raises:
-        ValueError: the file would run code, is damaged or is no checkpoint.
+        ValueError: the file would run code, is damaged or is not a checkpoint.
     """
 
     def __init__(self, cfg: CfgNode):

@@ -80,16 +80,16 @@ class _Film:
     """Frames that OpenCV reads: of a file, a stream or a camera."""
 
     entry = None
-    _unread = "is no video that OpenCV can read"
+    _unread = "is not a video that OpenCV can read"
 
     @cached_property
     def count(self) -> int:
-        """How many frames it says it has; 0 where it does not say."""
+        """How many frames it says it has; 0 if it does not say."""
         return max(0, int(self.open().get(cv2.CAP_PROP_FRAME_COUNT)))
 
     @cached_property
     def fps(self) -> float:
-        """Frames a second, 25 where it does not say."""
+        """Frames a second, 25 if it does not say."""
         fps = self.open().get(cv2.CAP_PROP_FPS)
         return fps if 0 < fps < 1000 else 25.0
 
@@ -157,7 +157,7 @@ class Stream(_Film):
 
 @dataclass(frozen=True)
 class Camera(Stream):
-    """A webcam, of which there is no end; `address` is its number."""
+    """A webcam, which never ends; `address` is its number."""
 
     count = 0
 
@@ -245,7 +245,7 @@ def _of_video(target: Path) -> Path:
 
 
 def target_of_image(target: Path) -> Path:
-    """A drawn image's file: as the image is called, with another suffix where it is no JPEG."""
+    """A drawn image's file: as the image is called, with another suffix if it is not a JPEG."""
     keeps = target.suffix.lower() in (".jpg", ".jpeg", ".png")
     return target if keeps else target.with_name(f"{target.name}.png")
 

@@ -125,7 +125,7 @@ class Predictor:
 
         Raises:
             ValueError: an array of another kind, or no such order.
-            OSError: a file that is missing or no image.
+            OSError: a file that is missing or not an image.
         """
         if isinstance(images, ImageLike) or not isinstance(images, Iterable):
             return next(self.stream([images], array_format=array_format))

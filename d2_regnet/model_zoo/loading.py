@@ -50,7 +50,7 @@ def load_config(path_or_name: str, overrides: Iterable[str] = ()) -> DictConfig:
 
     Args:
         path_or_name: a LazyConfig file (.py, or the config.yaml of an earlier run), the run's
-            folder, or the name of a row of d2_regnet's or of Detectron2's model zoo.
+            folder, or a name of d2_regnet's or of Detectron2's model zoo.
         overrides: `key=value` in hydra's grammar, as Detectron2 takes them. A key must exist in the
             config or be a parameter of the callable it goes to; `+key=value` adds any other.
 
@@ -62,7 +62,7 @@ def load_config(path_or_name: str, overrides: Iterable[str] = ()) -> DictConfig:
     path = find_config(path_or_name)
     if path_or_name.removesuffix(".yaml") in model_zoo.rows() and path_or_name.endswith(".yaml"):
         raise ValueError(
-            f"{path_or_name} is a row's yacs form, for d2-regnet train; this tool takes the row "
+            f"{path_or_name} is a model's yacs form, for d2-regnet train; this tool takes it "
             f"as {path_or_name.removesuffix('.yaml')}"
         )
     cfg = _run_config(path) if path else model_zoo.get_config(path_or_name)
@@ -192,7 +192,7 @@ def load_yaml(path_or_name: str, overrides: Sequence[str] = ()) -> CfgNode:
     except (KeyError, AssertionError, ValueError) as error:
         raise ValueError(f"{path_or_name}: {error.args[0] if error.args else error}") from error
     except (yaml.YAMLError, AttributeError) as error:  # a text, or a single value
-        raise ValueError(f"{path_or_name} is no YAML config: {error}") from error
+        raise ValueError(f"{path_or_name} is not a YAML config: {error}") from error
     yacs_options(cfg)
     cfg.freeze()
     return cfg

@@ -96,7 +96,7 @@ def _check_key(cfg: DictConfig, key: str, value, added: bool) -> None:
 
 
 def _child(node: DictConfig, key: str):
-    """node[key], or None where that is missing or refers to something missing."""
+    """node[key], or None if that is missing or refers to something missing."""
     try:
         return node.get(key)
     except OmegaConfBaseException:

@@ -34,7 +34,7 @@ def setting(cfg: DictConfig | CfgNode, name: str) -> Any:
 
 
 def select(cfg: DictConfig | CfgNode, dotted: str) -> Any:
-    """The plain value of a dotted key of either kind of config; None where there is no such key."""
+    """The plain value of a dotted key of either kind of config; None if there is no such key."""
     if isinstance(cfg, CfgNode):
         value: Any = cfg
         for part in dotted.split("."):

@@ -1,11 +1,11 @@
-"""The published rows by name, as `detectron2.model_zoo` gives Detectron2's own.
+"""The published models by name, as `detectron2.model_zoo` gives Detectron2's own.
 
-A row is called `{detector}_{arch}_fpn_{schedule}`, its arch as published but in lower case:
+A model is called `{detector}_{arch}_fpn_{schedule}`, its arch as published but in lower case:
 `mask_rcnn_regnetx_3.2gf_fpn_1x`. With `.yaml` behind the name it is the yacs form that is meant.
 Any other published arch, and 1x, 2x and 3x of any detector, are composed where a name asks for
 them (`retinanet_regnety_1.6gf_fpn_3x`), without a file, and so is a RegNet of your own, where the
 YAML file of its parameters stands in the place of the arch (`mask_rcnn_nets/mine.yaml_fpn_1x`).
-Case, `-` for `_`, the spelling of the arch (`4gf`), and MMDetection's or Detectron2's name of a row
+Case, `-` for `_`, the spelling of the arch (`4gf`), and MMDetection's or Detectron2's names
 are all understood.
 """
 
@@ -37,9 +37,9 @@ _OWN = re.compile(rf"(?P<name>{_NAME % r'.+[.]ya?ml'})(?:[.]py|[.]yaml)?")
 
 @functools.cache
 def rows() -> dict[str, dict]:
-    """What is published about each row, by its name.
+    """What is published about each model, by its name.
 
-    `source` is mmdet or detectron2, `config` the row's name there, `url` its weights, `box_ap` and
+    `source` is mmdet or detectron2, `config` its name there, `url` its weights, `box_ap` and
     `mask_ap` COCO AP on val2017 (0 to 100), `mem_gb` the memory of training (GB a GPU); None where
     nothing is published. `params` and `flops` (multiply-adds; see `flops.py`) were
     counted by `python docs/generate_model_zoo.py`.
@@ -48,28 +48,28 @@ def rows() -> dict[str, dict]:
 
 
 def list() -> "list[str]":
-    """The names of the rows that have a config file, of which each has a Python and a YAML form."""
+    """The names of the models that have a config file, each in a Python and a YAML form."""
     return [*rows()]
 
 
 def canonical_name(name: str) -> str:
-    """The one spelling of a row's name, or of a composed name; a suffix .py or .yaml is dropped.
+    """The one spelling of a model's name, or of a composed name; a suffix .py or .yaml is dropped.
 
     Raises:
-        ValueError: there is no such row, and none can be composed; lists the nearest.
+        ValueError: there is no such model, and none can be composed; lists the nearest.
     """
     if own := _OWN.fullmatch(name):
         return own["name"]
     try:
         spelled = _spell(name)
     except ValueError as error:
-        raise ValueError(f"unknown row {name!r}: {error}") from error
+        raise ValueError(f"unknown model {name!r}: {error}") from error
     if spelled in rows() or _COMPOSED.fullmatch(spelled):
         return spelled
     for row, facts in rows().items():
         if spelled == _spell(facts["config"].rpartition("/")[2]):
             return row
-    raise ValueError(f"unknown row {name!r}: {_nearest(spelled, rows())}")
+    raise ValueError(f"unknown model {name!r}: {_nearest(spelled, rows())}")
 
 
 def has_own_arch(name: str) -> bool:
@@ -78,7 +78,7 @@ def has_own_arch(name: str) -> bool:
 
 
 def get_config_file(name: str) -> str:
-    """The path of a row's config: LazyConfig, or YAML for a name that ends in .yaml.
+    """The path of a model's config: LazyConfig, or YAML for a name that ends in .yaml.
 
     Raises:
         ValueError: an unknown name, or one that is composed and has no file.
@@ -100,7 +100,7 @@ def get_config(name: str, trained: bool = False) -> DictConfig | CfgNode:
     """A complete config: a LazyConfig, or a yacs config for a name that ends in .yaml.
 
     Args:
-        name: a row's name, or one to be composed, of a published arch or of a YAML file.
+        name: a model's name, or one to be composed, of a published arch or of a YAML file.
         trained: start from the published weights of the model instead of its backbone's.
 
     Raises:
@@ -128,12 +128,12 @@ def get_config(name: str, trained: bool = False) -> DictConfig | CfgNode:
 
 
 def get_checkpoint_url(name: str) -> str:
-    """The address of a row's published weights, for anything in Detectron2 that takes a path.
+    """The address of a model's published weights, for anything in Detectron2 that takes a path.
 
     `regnet://mmdet/...` is downloaded and converted on first use (see `checkpoint.catalog`).
 
     Raises:
-        ValueError: an unknown name, or a row without published weights.
+        ValueError: an unknown name, or a model without published weights.
     """
     row = canonical_name(name)
     facts = rows().get(row, {})
@@ -144,12 +144,12 @@ def get_checkpoint_url(name: str) -> str:
 
 
 def get(name: str, trained: bool = False, device: str | None = None) -> torch.nn.Module:
-    """A row's model in training mode, its weights loaded; the arguments of `get_config`.
+    """A model in training mode, its weights loaded.
 
     Args:
         name: as in `get_config`.
         trained: load the detector's published weights; else the backbone's alone.
-        device: where to put it; by default the config's own, or the CPU where there is no GPU.
+        device: where to put it; by default the config's own, or the CPU if there is no GPU.
 
     Raises:
         ValueError: an unknown name, or no published weights.
@@ -187,7 +187,7 @@ def _compose(name: str) -> DictConfig:
     options = {}
     if variant == "_dcn":
         options["deform_stages"] = ["s2", "s3", "s4"]
-    # As every published row of these kinds.
+    # As every published model of these kinds.
     if arch not in RESNETS and (
         (detector == "retinanet" and schedule in SCHEDULES)
         or (detector, schedule) == ("mask_rcnn", "3x")

@@ -58,7 +58,7 @@ def differences(run: Run, model: str) -> dict[str, tuple]:
     """Settings in which a run differs from a model's config made for the run's batch size.
 
     Returns:
-        By dotted key: the run's value and the config's; None where one has no such key.
+        By dotted key: the run's value and the config's; None if one has no such key.
     """
     scaled = [f"{_BATCH}={run.batch_size}"] if run.batch_size else []
     return different([run.config, _flat(load_config(model, scaled))], ignored=_NEUTRAL)

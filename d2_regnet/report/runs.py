@@ -23,7 +23,7 @@ class Run:
     Attributes:
         training: step -> name -> value: losses, lr, time (s), data_time (s), ...; by step.
         evaluations: step -> task ("bbox", "segm") -> metric ("AP", "AP50", "AP-person") -> value,
-            0 to 100, NaN where it is undefined; by step.
+            0 to 100, NaN if it is undefined; by step.
         memory: step -> the most memory (MiB) allocated on the GPU until then; empty on a CPU.
         config: by dotted key, what `config_text` holds; both are empty if there is none.
     """
@@ -69,7 +69,7 @@ class Run:
 
     @property
     def share_waiting(self) -> float:
-        """Of a step's time, what is spent waiting for data; NaN where that is not known."""
+        """Of a step's time, what is spent waiting for data; NaN if that is not known."""
         return self.typical("data_time") / (self.typical("time") or math.nan)
 
     @property
@@ -240,7 +240,7 @@ _Loader.add_multi_constructor("tag:yaml.org,2002:python/", _as_plain)
 
 
 def parse_config(text: str) -> dict:
-    """A config.yaml, Detectron2's of either kind; empty where it cannot be read."""
+    """A config.yaml, Detectron2's of either kind; empty if it cannot be read."""
     try:
         config = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):

@@ -32,7 +32,7 @@ def draw(
     legend: bool = True,
     marked: bool = False,
 ) -> bytes | None:
-    """A chart over the steps, as PNG; None where no curve has a point.
+    """A chart over the steps, as PNG; None if no curve has a point.
 
     Args:
         title: above it.

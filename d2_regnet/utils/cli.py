@@ -125,7 +125,7 @@ def failure(verbose: bool = False):
 
 
 def say(line: str) -> None:
-    """What is no result of a command goes to stderr."""
+    """What is not a result of a command goes to stderr."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -49,7 +49,7 @@ def draw_instances(
     Args:
         image: uint8 (H, W, 3), RGB.
         instances: on the CPU, of this image's size: `pred_boxes` and `pred_classes`; `pred_masks`
-            and `scores`, from 0 to 1, where there are any.
+            and `scores`, from 0 to 1, if there are any.
         metadata: `thing_classes`, and `thing_colors` (RGB, 0 to 255) if the classes have their own.
         enlarge: enlarge small images; if not, the result has the image's size.
 

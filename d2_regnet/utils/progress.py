@@ -22,7 +22,7 @@ class _Lines:
 
 
 def progress(iterable: Iterable | None = None, every: float = _EVERY, **options) -> tqdm:
-    """tqdm's bar on stderr; where that is no terminal, a line after each `every` seconds.
+    """tqdm's bar on stderr; if that is not a terminal, a line after each `every` seconds.
 
     Args:
         iterable, **options: tqdm's own, such as `desc`, `total` and `unit`.

@@ -34,7 +34,7 @@ def parameters(target: Callable | str) -> set[str] | None:
         target: a callable, or its dotted name.
 
     Returns:
-        The names; None where that cannot be known, or any name is accepted.
+        The names; None if that cannot be known, or any name is accepted.
     """
     names = set()
     for function in _functions(locate(target) if isinstance(target, str) else target):

@@ -172,7 +172,7 @@ def test_dry_run_runs_nothing(tool, tmp_path, capsys, command, shared):
         (["backbone", "--train", "--compile"], "which are for inference"),
         (["backbone", "--peers", "keras"], "invalid choice: 'keras'"),
         (["backbone", "--json", "nowhere/a.json"], "there is no folder nowhere"),
-        (["detector", "--models", "mask_rcnn_regnetx_9gf_fpn_1x"], "unknown row"),
+        (["detector", "--models", "mask_rcnn_regnetx_9gf_fpn_1x"], "unknown model"),
         (["detector", "--amp"], "--amp is for --device cuda"),
         (["detector", "--cuda-graphs"], "--cuda-graphs is for --device cuda"),
         (["train", "--device", "tpu"], "--device is cpu or cuda"),

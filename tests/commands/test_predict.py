@@ -153,7 +153,7 @@ def test_a_camera_until_ctrl_c(tool, photos, tiny_run, monkeypatch, capsys):
         ({"--device": "gpu"}, "'gpu' is not a device"),
         ({"--output": "photos/a/1.png"}, "is not a folder"),
         ({"--output": "photos/a/1.png/out"}, "photos/a/1.png is not a folder"),
-        ({"--weights": "photos/broken.jpg"}, "broken.jpg: is no checkpoint"),
+        ({"--weights": "photos/broken.jpg"}, "broken.jpg: is not a checkpoint"),
         (
             {"--model": "mask_rcnn_regnety_400mf_fpn_1x"},
             "or give a checkpoint of it with --weights",

@@ -158,7 +158,7 @@ def test_nothing_outside_the_page_is_loaded_and_nothing_in_it_runs(report, tmp_p
         (["torn"], "no line holds the metrics of a step (2 broken lines)"),
         (["steady", "steady"], "named twice"),
         (["steady", "absent"], "absent: there is no such folder"),
-        (["steady", "--model", "mask_rcnn_regnetx_3.2gf_fpn_9x"], "unknown row"),
+        (["steady", "--model", "mask_rcnn_regnetx_3.2gf_fpn_9x"], "unknown model"),
         (["steady", "--samples", "0"], "--samples must be at least 1"),
         (["steady", "--samples", "2"], "steady has no config.yaml"),
         (["steady", "--output", "file"], "file is not a folder"),

@@ -46,7 +46,7 @@ def test_bad_overrides_are_refused(overrides, message):
 @pytest.mark.parametrize("text", ["a: [", "nothing but words"])
 def test_a_file_that_is_no_yaml_config(tmp_path, text):
     (tmp_path / "file.yaml").write_text(text)
-    with pytest.raises(ValueError, match="file.yaml is no YAML config"):
+    with pytest.raises(ValueError, match="file.yaml is not a YAML config"):
         load_yaml(str(tmp_path / "file.yaml"))
 
 

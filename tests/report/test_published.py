@@ -83,5 +83,5 @@ def test_models_without_a_published_ap_are_refused():
     for model in ("mask_rcnn_regnetx_4.0gf_dds_fpn_1x", "mask_rcnn_regnety_1.6gf_fpn_3x"):
         with pytest.raises(ValueError, match="no AP of it is published"):
             check_model(model)
-    with pytest.raises(ValueError, match="unknown row 'nonsense'"):
+    with pytest.raises(ValueError, match="unknown model 'nonsense'"):
         check_model("nonsense")

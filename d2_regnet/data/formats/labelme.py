@@ -56,7 +56,7 @@ def context(documents, images, annotations, account) -> SimpleNamespace:
 
 def convert(shape: dict, size: tuple[int, int], context) -> Shape:
     if not isinstance(shape, dict):
-        raise ValueError("it is no object")
+        raise ValueError("it is not an object")
     label, kind = shape.get("label"), str(shape.get("shape_type") or "polygon").lower()
     name = str(label).strip() if isinstance(label, str | int) else ""
     if not name:
@@ -105,7 +105,7 @@ def _mask(shape, points, size):
         png = Image.open(io.BytesIO(base64.b64decode(shape.get("mask") or "", validate=True)))
         pixels = np.asarray(png).astype(bool)
     except (binascii.Error, UnidentifiedImageError, TypeError, OSError) as error:
-        raise ValueError("its mask is no PNG in base64") from error
+        raise ValueError("its mask is not a PNG in base64") from error
     if len(points) != 2 or pixels.ndim != 2:
         raise ValueError("a mask has 2 points and a PNG of one channel")
     x, y = (round(value) for value in points[0])

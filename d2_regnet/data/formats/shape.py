@@ -60,7 +60,7 @@ def numbers(values) -> list[float]:
 
 
 def size_of(sides: list[float]) -> tuple[int, int] | None:
-    """A written size; None where it is not one, as the 0 x 0 of some tools."""
+    """A written size; None if it is not one, as the 0 x 0 of some tools."""
     whole = tuple(map(int, sides))
     return whole if min(whole) > 0 and list(whole) == sides else None
 

@@ -1,4 +1,4 @@
-"""ResNet and ResNeXt backbones, for the baselines that the RegNet rows are compared with."""
+"""ResNet and ResNeXt backbones, for the baselines that the RegNets are compared with."""
 
 from collections.abc import Callable, Iterable
 

@@ -166,7 +166,7 @@ def test_an_image_in_the_json_alone_is_said(maker):
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
-        ("no object", "it is no object"),
+        ("no object", "it is not an object"),
         (shape(POLYGON, label=None), "its label is None"),
         (shape(POLYGON, label="  "), "its label is ' '"),
         (shape([[1, 2, 3]]), "not pairs of numbers"),
