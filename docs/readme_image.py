@@ -22,6 +22,7 @@ TARGET = Path(__file__).parent / "images" / "demo.png"
 COLUMNS, COUNT = 3, 6
 WIDTH = 1440  # pixels
 GAP = 6
+FONT = 15  # points: README pages show the image at about half its size
 
 
 def main(folder: Path) -> None:
@@ -33,7 +34,7 @@ def main(folder: Path) -> None:
     drawn = []
     for image, _, instances in drawing.truth_and_found(records, found, metadata):
         grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2).astype(np.uint8)
-        drawn.append(Image.fromarray(drawing.draw_instances(grey, instances, metadata)))
+        drawn.append(Image.fromarray(drawing.draw_instances(grey, instances, metadata, font=FONT)))
     rows = [row(drawn[i : i + COLUMNS]) for i in range(0, COUNT, COLUMNS)]
     Image.fromarray(np.vstack(rows)[GAP:]).save(TARGET, optimize=True)
 

@@ -33,7 +33,7 @@ Your own annotations, read to the last pixel, and a cleaned copy:
 
 
 _EXIT_CODES = (
-    "Exit codes: 0, nothing but notes was found; 1, errors or warnings were, or it failed; 2, bad "
+    "Exit codes: 0, no faults, or only notes; 1, errors or warnings, or the check failed; 2, bad "
     "input, before anything is written."
 )
 
@@ -58,10 +58,12 @@ def argument_parser() -> ToolParser:
         metavar="ANN",
         help="annotations of any format that `finetune` reads: COCO's file, or a folder",
     )
-    parser.add_argument("--images", metavar="DIR", help="where the images of --json lie")
+    parser.add_argument("--images", metavar="DIR", help="folder of the images of --json")
     parser.add_formats("--json", FORMATS, UNLABELLED)
     parser.add_argument(
-        "--crowd-as-objects", action="store_true", help="take crowd regions for objects (CVAT's)"
+        "--crowd-as-objects",
+        action="store_true",
+        help="read crowd regions as objects; CVAT exports masks as crowds",
     )
     parser.add_argument(
         "--draw",
@@ -69,8 +71,15 @@ def argument_parser() -> ToolParser:
         help="write images with their annotations, and counts by class, size and aspect ratio",
     )
     parser.add_argument("--decode", action="store_true", help="read every pixel, not only headers")
-    parser.add_argument("--threads", type=int, default=8, help="images read at once (%(default)s)")
-    parser.add_argument("--examples", type=int, default=3, help="shown of a kind (%(default)s)")
+    parser.add_argument(
+        "--threads", type=int, default=8, help="images read at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--examples",
+        type=int,
+        default=3,
+        help="examples shown of each kind of fault (default: %(default)s)",
+    )
     parser.add_argument("--fix-to", metavar="NEW.json", help="write a cleaned file")
     parser.add_overwrite("a NEW.json that exists")
     parser.add_argument(

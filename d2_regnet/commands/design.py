@@ -69,7 +69,7 @@ def _add_describe(commands) -> None:
     about = "Prints what networks are made of and what they cost, stage by stage."
     part = _add(commands, describe, "describe", about, _DESCRIBE)
     part.add_argument("archs", nargs="+", metavar="ARCH", help=_ARCH)
-    part.add_argument("--size", default="224", help="HxW of the image (%(default)s)")
+    part.add_argument("--size", default="224", help="HxW of the image (default: %(default)s)")
     _add_output(part, "the blocks' widths")
 
 
@@ -77,26 +77,34 @@ def _add_sample(commands) -> None:
     about = "Draws networks at random from the paper's design space, at a number of FLOPs."
     dry_run = "check the arguments and say what would be written"
     part = _add(commands, draw_sample, "sample", about, _SAMPLE, dry_run=dry_run)
-    part.add_argument("--flops", required=True, help="at 224x224: 400MF, 1.6GF, ...")
-    part.add_argument("--n", type=int, default=500, help="how many (%(default)s)")
+    part.add_argument("--flops", required=True, help="multiply-adds at 224x224: 400MF, 1.6GF, ...")
+    part.add_argument(
+        "--n", type=int, default=500, help="number of networks (default: %(default)s)"
+    )
     part.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
     limits = "%(choices)s: within section 4's limits or not (%(default)s)"
     spaces = ("constrained", "regnet")
     part.add_argument("--space", choices=spaces, default=spaces[0], help=limits)
     _add_family(part)
-    part.add_argument("--tolerance", type=float, default=0.05, help="of --flops (%(default)s)")
-    part.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    part.add_argument(
+        "--tolerance", type=float, default=0.05, help="relative, of --flops (default: %(default)s)"
+    )
+    part.add_argument("--seed", type=int, default=0, help="default: %(default)s")
 
 
 def _add_pick(commands) -> None:
     about = "Measures this machine and shows which backbones are worth their time."
     part = _add(commands, pick, "pick", about, _PICK, dry_run="say what would be measured")
-    part.add_argument("--budget-ms", type=float, required=True, help="for an image's pass")
-    part.add_argument("--size", default="800x1216", help="HxW of the image (%(default)s)")
+    part.add_argument(
+        "--budget-ms", type=float, required=True, help="milliseconds for the pass of an image"
+    )
+    part.add_argument("--size", default="800x1216", help="HxW of the image (default: %(default)s)")
     about = f"{_ARCH}, or a folder of them (default: the 24 published ones)"
     part.add_argument("--candidates", nargs="+", default=[], metavar="ARCH|DIR", help=about)
     part.add_argument("--train", action="store_true", help="time a training step's pass")
-    part.add_argument("--rounds", type=int, default=9, help="measurements of each (%(default)s)")
+    part.add_argument(
+        "--rounds", type=int, default=9, help="measurements of each network (default: %(default)s)"
+    )
     part.add_argument("--device", default="", help="cpu or cuda (default: cuda, if there is one)")
     _add_output(part, "the frontier")
 
@@ -106,16 +114,30 @@ def _add_edf(commands) -> None:
     part = _add(commands, compare, "edf", about, _EDF, dry_run="say what would be trained")
     spaces = dict(nargs="+", choices=SPACES, metavar="SPACE", help=", ".join(SPACES))
     part.add_argument("--spaces", default=["anynet_a", "constrained"], **spaces)
-    part.add_argument("--n", type=int, default=24, help="networks of each (%(default)s)")
-    part.add_argument("--flops", default="100MF", help="at 224x224 (%(default)s)")
+    part.add_argument(
+        "--n", type=int, default=24, help="networks of each space (default: %(default)s)"
+    )
+    part.add_argument(
+        "--flops", default="100MF", help="multiply-adds at 224x224 (default: %(default)s)"
+    )
     _add_family(part)
     plan = study.Plan
     part.add_argument(
-        "--steps", type=int, default=plan.steps, help="of each training (%(default)s)"
+        "--steps",
+        type=int,
+        default=plan.steps,
+        help="steps of each training (default: %(default)s)",
     )
-    part.add_argument("--batch-size", type=int, default=plan.batch_size, help="crops (%(default)s)")
-    part.add_argument("--lr", type=float, default=plan.lr, help="highest (%(default)s)")
-    part.add_argument("--seed", type=int, default=plan.seed, help="(%(default)s)")
+    part.add_argument(
+        "--batch-size",
+        type=int,
+        default=plan.batch_size,
+        help="crops in a step (default: %(default)s)",
+    )
+    part.add_argument(
+        "--lr", type=float, default=plan.lr, help="highest learning rate (default: %(default)s)"
+    )
+    part.add_argument("--seed", type=int, default=plan.seed, help="default: %(default)s")
     part.add_argument("--output", type=Path, required=True, metavar="DIR")
 
 

@@ -13,7 +13,7 @@ A data set in COCO's format; what is planned is printed first:
     $ %(prog)s --train train/ train.json --val val/ val.json \\
         --model mask_rcnn_regnetx_400mf_fpn_3x --output output/mine
 
-YOLO's folders, without images set apart for the evaluation: a fifth is
+YOLO's folders; without --val, a fifth of the images is set apart for the evaluation:
     $ %(prog)s --train images/ labels/ --model faster_rcnn_regnetx_400mf_fpn_3x --output output/mine
 
 The plan alone; half the steps; resuming after an interruption:
@@ -40,7 +40,11 @@ def argument_parser() -> argparse.ArgumentParser:
         help="the same, to evaluate on (default: a share of --train)",
     )
     parser.add_argument(
-        "--val-share", type=float, default=0.2, metavar="S", help="that share (%(default)s)"
+        "--val-share",
+        type=float,
+        default=0.2,
+        metavar="S",
+        help="share of --train to evaluate on if there is no --val (default: %(default)s)",
     )
     parser.add_formats("--train and --val", FORMATS, UNLABELLED)
     parser.add_argument("--model", metavar="MODEL", help="a model's name, a LazyConfig, or a run")
@@ -52,19 +56,24 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--crowd-as-objects",
         action="store_true",
-        help="train on crowd regions too, as which CVAT exports masks",
+        help="train on crowd regions too; CVAT exports masks as crowds",
     )
     parser.add_argument(
         "--allow-missing", action="store_true", help="weights may lack a part of the backbone"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the run")
     parser.add_argument(
-        "--short-edge", type=int, metavar="PX", help="of the images (default: the model's)"
+        "--short-edge",
+        type=int,
+        metavar="PX",
+        help="resize images to this short edge (default: the model's)",
     )
     parser.add_argument(
         "--fit-anchors", action="store_true", help="anchors that suit the boxes of --train"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of everything random (default: %(default)s)"
+    )
     parser.add_argument("--resume", action="store_true", help="resume the run in --output")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
     return parser

@@ -1,4 +1,4 @@
-"""Finds and draws objects in images, videos or a camera's; see docs/guides/predict.md."""
+"""Finds and draws objects in images, videos or a camera's frames; see docs/guides/predict.md."""
 
 import argparse
 import logging
@@ -19,7 +19,7 @@ _EXAMPLES = """
 A folder of images with a published model, whose weights are downloaded once:
     $ %(prog)s --model mask_rcnn_regnetx_400mf_fpn_3x photos/ --output output/predicted
 
-People alone, with the model that a training left in output/mine:
+People only, with the model that a training left in output/mine:
     $ %(prog)s --model output/mine --classes person --threshold 0.7 'photos/*.jpg' --output found
 
 A video, four frames at a time in half precision; then the first camera, until Ctrl-C:
@@ -53,7 +53,7 @@ def argument_parser() -> argparse.ArgumentParser:
         "--data",
         nargs=2,
         metavar=("IMAGES", "ANN"),
-        help="in their place: the images that a COCO file lists, whose image and category ids "
+        help="in place of INPUT: the images that a COCO file lists, whose image and category ids "
         f"{JSON} then has",
     )
     parser.add_model()
@@ -65,17 +65,23 @@ def argument_parser() -> argparse.ArgumentParser:
         type=float,
         default=THRESHOLD,
         metavar="SCORE",
-        help="lowest score (%(default)s)",
+        help="lowest score to keep (default: %(default)s)",
     )
     parser.add_argument(
         "--classes", nargs="+", metavar="NAME", help="the classes to keep (default: all)"
     )
     parser.add_device()
     parser.add_argument(
-        "--batch-size", type=int, default=1, metavar="N", help="images together (%(default)s)"
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="images predicted together (default: %(default)s)",
     )
-    parser.add_argument("--max-frames", type=int, metavar="N", help="of each video or camera")
-    parser.add_argument("--no-drawings", action="store_true", help="write the JSON and CSV alone")
+    parser.add_argument(
+        "--max-frames", type=int, metavar="N", help="frames to read of each video or camera"
+    )
+    parser.add_argument("--no-drawings", action="store_true", help="write JSON and CSV only")
     parser.add_overwrite()
     return parser
 

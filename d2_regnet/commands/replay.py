@@ -25,11 +25,15 @@ def argument_parser() -> ToolParser:
         prog="d2-regnet replay",
         dry_run="read the batch and build its model, but do not run it",
     )
-    parser.add_argument("file", metavar="FILE", help="a batch; open only your own")
+    parser.add_argument("file", metavar="FILE", help="a saved batch; open only your own")
     parser.add_argument(
-        "--config-file", metavar="FILE", help="of the training; by default its own config.yaml"
+        "--config-file",
+        metavar="FILE",
+        help="config of the training (default: its own config.yaml)",
     )
-    parser.add_argument("--weights", metavar="FILE", help="a checkpoint, in place of its own")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="a checkpoint (default: the weights saved with the batch)"
+    )
     return parser
 
 

@@ -11,7 +11,7 @@ from d2_regnet.utils.cli import ToolParser, bad_input, failure
 from . import train
 
 _EXAMPLES = """
-What two machines with eight GPUs each would be asked to do:
+What would be submitted for two machines with eight GPUs each:
     $ %(prog)s --config-file mask_rcnn_regnetx_3.2gf_fpn_1x --nodes 2 --gpus-per-node 8 \\
           --partition gpu --time 1-0 --dry-run dataloader.train.total_batch_size=32
 
@@ -32,21 +32,26 @@ def argument_parser() -> ToolParser:
     parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")
     parser.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")
     parser.add_argument(
-        "--gpus-per-node", type=int, default=8, help="GPUs of each (default: 8); 0: on CPUs"
+        "--gpus-per-node",
+        type=int,
+        default=8,
+        help="GPUs of each machine (default: 8); 0 trains on CPUs",
     )
     parser.add_argument(
-        "--tasks-per-node", type=int, help="processes on each (default: one for each GPU)"
+        "--tasks-per-node", type=int, help="processes on each machine (default: one for each GPU)"
     )
-    parser.add_argument("--cpus-per-task", type=int, default=5, help="of each process (default: 5)")
+    parser.add_argument(
+        "--cpus-per-task", type=int, default=5, help="CPU cores of each process (default: 5)"
+    )
     parser.add_argument(
         "--time",
         default="1-0",
-        help="until it is requeued, as SLURM writes it (default: 1-0, a day)",
+        help="time limit in SLURM's form; then it is requeued (default: 1-0, a day)",
     )
-    parser.add_argument("--partition", help="SLURM's")
+    parser.add_argument("--partition", help="SLURM's partition")
     parser.add_argument("--qos", help="SLURM's quality of service")
-    parser.add_argument("--account", help="SLURM's")
-    parser.add_argument("--constraint", help="SLURM's, features of machines")
+    parser.add_argument("--account", help="SLURM's account")
+    parser.add_argument("--constraint", help="SLURM's features of machines")
     parser.add_argument("--job-name", help="default: the config's name")
     parser.add_argument(
         "--signal-delay",

@@ -26,7 +26,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = ToolParser(
         __doc__, _EXAMPLES, prog="d2-regnet zoo", dry_run="with --save: write nothing"
     )
-    parser.add_argument("part", nargs="?", default="", metavar="PART", help="of the models' names")
+    parser.add_argument(
+        "part", nargs="?", default="", metavar="PART", help="part of the names to list"
+    )
     parser.add_argument("--json", action="store_true", help="print all that is published, as JSON")
     parser.add_argument("--config", metavar="NAME", help="print this model's complete config")
     parser.add_argument("--save", type=Path, metavar="FILE", help="copy its config file to FILE")

@@ -39,7 +39,12 @@ def enlarged(image: np.ndarray) -> np.ndarray:
 
 
 def draw_instances(
-    image: np.ndarray, instances: Instances, metadata: Metadata, *, enlarge: bool = True
+    image: np.ndarray,
+    instances: Instances,
+    metadata: Metadata,
+    *,
+    enlarge: bool = True,
+    font: float = 0,
 ) -> np.ndarray:
     """Masks, boxes, class names and scores in the colours of the classes.
 
@@ -52,6 +57,7 @@ def draw_instances(
             and `scores`, from 0 to 1, if there are any.
         metadata: `thing_classes`, and `thing_colors` (RGB, 0 to 255) if the classes have their own.
         enlarge: enlarge small images; if not, the result has the image's size.
+        font: points of the text, at least.
 
     Returns:
         uint8 (h, w, 3), RGB.
@@ -59,7 +65,7 @@ def draw_instances(
     times = zoom(*image.shape[:2]) if enlarge else 1
     height, width = times * image.shape[0], times * image.shape[1]
     least = _FONT if zoom(height, width) == 1 else _SMALL_FONT
-    font = max(least, math.sqrt(height * width) / 75)
+    font = max(font, least, math.sqrt(height * width) / 75)
     known = metadata.get("thing_colors") or colormap(rgb=True, maximum=255)
     kinds = instances.pred_classes.tolist()
     colours = [np.asarray(known[kind % len(known)], float) for kind in kinds]
