@@ -137,6 +137,13 @@ def load_fitting(model: nn.Module, weights: str) -> Fit:
             f"{weights} has nothing of this model: give weights of the same detector or backbone; "
             "`d2-regnet convert` converts those of other projects"
         )
+    state = model.state_dict()
+    broken = [n for n in kept if state[n].is_floating_point() and not state[n].isfinite().all()]
+    if broken:
+        raise ValueError(
+            f"{weights}: {len(broken)} of {len(kept)} tensors are not finite, such "
+            f"as {broken[0]}: its training diverged; take an earlier one"
+        )
     body = _BOTTOM_UP if any(name.startswith(_BOTTOM_UP) for name in wanted) else "backbone."
     lacking = [n for n in wanted if n in missing and n.startswith(body) and not _MAY_LACK.search(n)]
     detector = any(not name.startswith("backbone.") for name in kept)

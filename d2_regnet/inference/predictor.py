@@ -1,10 +1,11 @@
 """A trained detector, called on images."""
 
 import functools
+import io
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 import detectron2.data.transforms as T
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 THRESHOLD = 0.5  # the lowest score kept, in Python and by `d2-regnet predict`
 _ORDERS = ("RGB", "BGR")
 ImageLike = str | os.PathLike | np.ndarray | Image.Image
+_ONE = ImageLike | bytes | Mapping | io.IOBase | torch.Tensor  # of which some are no image
 
 
 class Predictor:
@@ -127,7 +129,7 @@ class Predictor:
             ValueError: an array of another kind, or no such order.
             OSError: a file that is missing or not an image.
         """
-        if isinstance(images, ImageLike) or not isinstance(images, Iterable):
+        if isinstance(images, _ONE) or not isinstance(images, Iterable):
             return next(self.stream([images], array_format=array_format))
         return list(self.stream(images, array_format=array_format))
 

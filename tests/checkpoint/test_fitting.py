@@ -153,6 +153,15 @@ def test_classes_of_other_names_or_in_another_order(cfg, tiny_run, tmp_path, whe
         found.check("w", whole=True, classes=others)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(cfg, tiny_run, tmp_path, value):
+    whole = torch.load(tiny_run / "model_final.pth")["model"]
+    whole["roi_heads.box_predictor.cls_score.bias"][1] = value
+    torch.save({"model": whole}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="1 of .* not finite, such as roi_heads.*cls_score.bias"):
+        fit(cfg, tmp_path / "w.pth")
+
+
 def test_other_checkpoints_are_refused(cfg, tmp_path, monkeypatch):
     torch.save({"layer.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="nothing of this model.*convert"):

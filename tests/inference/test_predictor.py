@@ -1,5 +1,6 @@
 """The predictor against Detectron2's own, and its inputs of all kinds against one another."""
 
+import io
 import logging
 
 import cv2
@@ -86,9 +87,14 @@ def test_every_kind_of_image_is_read_in_the_same_order(predictor, images):
     assert_same(predictor(grey).instances, predictor(np.dstack([grey] * 3)).instances, 0)
 
 
-@pytest.mark.parametrize("nothing", [None, 7, cv2.imread("there/is/none.jpg")])
+@pytest.mark.parametrize(
+    "nothing",
+    [None, 7, cv2.imread("there/is/none.jpg"), b"JFIF", io.BytesIO(), {"image": 1}, torch.ones(3)],
+)
 def test_what_is_no_image_is_said(predictor, nothing):
-    with pytest.raises(ValueError, match=r"an image is a path, a PIL image or .*not (None|int)"):
+    with pytest.raises(
+        ValueError, match=r"an image is a path, a PIL image .*not (None|int|by|By|d|t)"
+    ):
         predictor(nothing)
 
 
