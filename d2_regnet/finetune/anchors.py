@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from statistics import median
 
 import numpy as np
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
@@ -108,7 +109,8 @@ def suit_anchors(cfg: DictConfig, coco: dict, *, fit: bool) -> list[str]:
         return [f"{found}: the model takes {offer}"]
     ways = f"--fit-anchors takes {offer}"
     larger = (factor for factor in _LARGER if own.missed(factor * boxes) <= _TOO_MANY)
-    if short and (factor := next(larger, None)):
+    if factor := next(larger, None):
+        short = short or median(min(each["width"], each["height"]) for each in coco["images"])
         ways += f"; --short-edge {math.ceil(short * factor)} enlarges the images"
     return [f"{found}: {ways}"]
 

@@ -99,6 +99,13 @@ def test_the_plan_proposes_and_takes(name):
     assert line.endswith("they stay")
 
 
+def test_a_config_that_does_not_resize():
+    cfg = model_zoo.get_config("mask_rcnn_regnetx_400mf_fpn_3x")
+    cfg.dataloader.test.mapper.augmentations = []
+    (line,) = suit_anchors(cfg, coco(drawn(300, 15, 60)), fit=False)
+    assert line.endswith("; --short-edge 768 enlarges the images")  # 1.5 times 512
+
+
 def test_a_model_without_anchors():
     cfg = model_zoo.get_config("retinanet_regnetx_800mf_fpn_1x")
     del cfg.model.anchor_generator
