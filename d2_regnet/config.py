@@ -63,6 +63,17 @@ def add_regnet_config(cfg: CfgNode) -> None:
     cfg.SOLVER.NON_FINITE = CfgNode({"SKIP": 0, "SAVE": 3})
     # ... the norm of all gradients together is what is clipped ...
     cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL = False
+    # ... the best model is kept, by a metric such as "bbox/AP" and "max" or "min" of it ("": none),
+    # the training ends after PATIENCE evaluations without a gain of more than MIN_DELTA (0: never),
+    # an average of the weights is evaluated and saved in their place, so many batches make a
+    # step, metrics also go to some of "tensorboard", "wandb" and "mlflow" ...
+    cfg.SOLVER.KEEP_BEST = CfgNode({"METRIC": "", "MODE": "max"})
+    cfg.SOLVER.EARLY_STOPPING = CfgNode({"PATIENCE": 0, "MIN_DELTA": 0.0})
+    cfg.SOLVER.EMA = CfgNode({"ENABLED": False, "DECAY": 0.9998})
+    cfg.SOLVER.ACCUMULATE = 1
+    cfg.SOLVER.LOGGERS = ["tensorboard"]
+    # ... evaluations measure the losses on the test data, too ...
+    cfg.TEST.VALIDATION_LOSS = False
     # ... and large-scale jitter, crops of SIZE x SIZE pixels of the image scaled to MIN_SCALE to
     # MAX_SCALE times SIZE, takes the place of resizing in training.
     cfg.INPUT.LSJ = CfgNode({"ENABLED": False, "SIZE": 1024, "MIN_SCALE": 0.1, "MAX_SCALE": 2.0})

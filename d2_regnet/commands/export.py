@@ -12,7 +12,8 @@ from d2_regnet.export import Export, agrees, check, set_limits
 from d2_regnet.export.checking import built_in_images
 from d2_regnet.export.exporter import DEFAULT_OPSET, FORMATS
 from d2_regnet.inference import Predictor, find_model
-from d2_regnet.utils.cli import FAILED, ToolParser, bad_input, failure
+from d2_regnet.model_zoo.loading import BEST_WEIGHTS
+from d2_regnet.utils.cli import FAILED, ToolParser, bad_input, failure, say
 from d2_regnet.utils.files import check_file
 from d2_regnet.utils.lazy import import_extra
 from d2_regnet.utils.progress import progress
@@ -74,6 +75,8 @@ def prepare(args: argparse.Namespace) -> tuple[Predictor, Export, dict]:
         if args.format == "onnx":
             import_extra("onnxruntime", "export")
     cfg, weights = find_model(args.model, args.weights)
+    if args.weights is None and weights.endswith(BEST_WEIGHTS):
+        say(f"{args.model}: its best weights, {weights}")
     predictor = Predictor(cfg, weights, device="cpu", threshold=0)
     set_limits(predictor.model, args.score_threshold, args.max_detections)
     return predictor, Export(predictor, args.format, opset=args.opset, name=args.model), images

@@ -12,6 +12,7 @@ from d2_regnet.inference.listed import listed_sources, with_category_ids
 from d2_regnet.inference.outputs import CSV, JSON, check_targets
 from d2_regnet.inference.predictor import THRESHOLD
 from d2_regnet.inference.run import predict
+from d2_regnet.model_zoo.loading import BEST_WEIGHTS
 from d2_regnet.utils.cli import FAILED, ToolParser, bad_input, failure, say
 from d2_regnet.utils.dtypes import DTYPES
 
@@ -128,7 +129,9 @@ def main(argv: list[str] | None = None) -> int:
             logging.getLogger(name).setLevel(logging.ERROR)
     with bad_input(args.verbose):
         sources, categories = prepare(args)
-        build, *_ = find_predictor(args.model, args.weights)
+        build, _, weights = find_predictor(args.model, args.weights)
+        if args.weights is None and weights.endswith(BEST_WEIGHTS):
+            say(f"{args.model}: its best weights, {weights}")
         if args.dry_run:
             print(describe(sources, args))
             return 0

@@ -58,6 +58,7 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
     Attributes:
         seed: decides the order.
         start_step: the step that iteration begins with; set it to resume.
+        accumulate: batches a step, together one of `global_batches`; set it before iterating.
     """
 
     def __init__(self, groups: Sequence[int], total_batch_size: int, seed: int | None = None):
@@ -84,15 +85,15 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         self._groups = np.asarray(groups)
         self._total_batch_size = total_batch_size
         self.seed = comm.shared_random_seed() if seed is None else seed
-        self.start_step = 0
+        self.start_step, self.accumulate = 0, 1
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         size = self._total_batch_size // self._world_size
-        mine = slice(self._rank * size, (self._rank + 1) * size)
-        for batch in global_batches(
-            self._groups, self._total_batch_size, self.seed, self.start_step
-        ):
-            yield [(index, number) for number, index in batch[mine].tolist()]
+        of_a_step = self._total_batch_size * self.accumulate
+        for batch in global_batches(self._groups, of_a_step, self.seed, self.start_step):
+            for first in range(self._rank * size, of_a_step, self._total_batch_size):
+                mine = batch[first : first + size].tolist()
+                yield [(index, number) for number, index in mine]
 
     def state_dict(self) -> dict[str, int]:
         """What, with the step, a checkpoint needs to go on in the same order."""
@@ -114,4 +115,5 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         self.seed = state["seed"]
 
     def _shape(self):
-        return {"dataset_size": len(self._groups), "total_batch_size": self._total_batch_size}
+        of_a_step = self._total_batch_size * self.accumulate
+        return {"dataset_size": len(self._groups), "total_batch_size": of_a_step}

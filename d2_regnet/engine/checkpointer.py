@@ -13,6 +13,7 @@ from detectron2.utils import comm
 
 from d2_regnet.checkpoint import SafeCheckpointer
 from d2_regnet.checkpoint import read as read_checkpoint
+from d2_regnet.model_zoo.loading import BEST_WEIGHTS
 from d2_regnet.utils.files import whole_file
 
 __all__ = ["Checkpointer", "PeriodicCheckpointer", "find_checkpoint"]
@@ -36,7 +37,10 @@ def find_checkpoint(folder: str | os.PathLike) -> tuple[str, list[str]]:
     """
     folder = Path(folder)
     tag = folder / "last_checkpoint"
-    paths = sorted(folder.glob("model_*.pth"), key=_step, reverse=True)
+    paths = [
+        path for path in folder.glob("model_*.pth") if path.name != BEST_WEIGHTS
+    ]  # weights alone
+    paths.sort(key=_step, reverse=True)
     problems = []
     if tag.is_file():
         try:
@@ -92,8 +96,13 @@ class Checkpointer(SafeCheckpointer):
     that it resumes from the newest undamaged one.
 
     What it writes is the same, and `last_checkpoint` names a file that is entirely on disk. It
-    reads safetensors, too.
+    reads safetensors, too. With a checkpointable `average`, that is the model of its files.
     """
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint has as its model."""
+        average = self.checkpointables.get("average")
+        return average.weights() if average else self.model.state_dict()
 
     def save(self, name: str, **kwargs) -> None:
         """Writes the model, the checkpointables and `kwargs` to `<save_dir>/<name>.pth`.
@@ -104,13 +113,25 @@ class Checkpointer(SafeCheckpointer):
         if not self.save_dir or not self.save_to_disk:
             return
         states = {key: value.state_dict() for key, value in self.checkpointables.items()}
-        data = {"model": self.model.state_dict(), **states, **kwargs}
-        path = os.path.join(self.save_dir, f"{name}.pth")
+        self._write(f"{name}.pth", {"model": self.weights(), **states, **kwargs}, newest=True)
+
+    def save_best(self, **kwargs) -> None:
+        """Writes the model and `kwargs`, and nothing to resume from, to `model_best.pth`.
+
+        Raises:
+            OSError: it cannot be written; all checkpoints are as they were.
+        """
+        if self.save_dir and self.save_to_disk:
+            self._write(BEST_WEIGHTS, {"model": self.weights(), **kwargs}, newest=False)
+
+    def _write(self, name: str, data: dict, newest: bool) -> None:
+        path = os.path.join(self.save_dir, name)
         self.logger.info(f"Saving checkpoint to {path}")
         try:
             with whole_file(path) as file:
                 torch.save(data, file)
-            self.tag_last_checkpoint(os.path.basename(path))
+            if newest:
+                self.tag_last_checkpoint(name)
         except (OSError, RuntimeError) as error:  # torch.save makes the latter of the former
             cause = error.__context__ if isinstance(error.__context__, OSError) else error
             raise OSError(
@@ -150,12 +171,18 @@ class Checkpointer(SafeCheckpointer):
         newest = self.newest() if resume else ""
         return self.load(newest) if newest else self.load(path, checkpointables=[])
 
-    def copy(self, path: str, name: str) -> None:
-        """Gives a checkpoint of the folder a second name, as the newest."""
-        if self.save_to_disk:
-            with open(path, "rb") as source, whole_file(Path(self.save_dir, f"{name}.pth")) as file:
+    def finish(self) -> None:
+        """Has the newest checkpoint as `model_final.pth`, if a kill has kept it from being that."""
+        newest, final = self.newest(), Path(self.save_dir, "model_final.pth")
+        if self.save_to_disk and Path(newest) != final:
+            with open(newest, "rb") as source, whole_file(final) as file:
                 shutil.copyfileobj(source, file)
-            self.tag_last_checkpoint(f"{name}.pth")
+            self.tag_last_checkpoint(final.name)
+
+    def forget(self, *names: str) -> None:
+        """Removes files that a former training may have left in the folder."""
+        for name in names if self.save_to_disk else ():
+            Path(self.save_dir, name).unlink(missing_ok=True)
 
     def remove_partial(self) -> None:
         """Removes what a killed process left of files that it was writing."""

@@ -32,6 +32,7 @@ from d2_regnet.utils.signatures import parameters, target_of
 
 from .checkpointer import find_checkpoint
 from .memory import check_memory
+from .options import training_options
 from .record import RunRecord, check_same_shapes
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ def check_config(
         _check_lazy(cfg, eval_only)
     check_device(setting(cfg, "device"), key_of(cfg, "device"))
     if not eval_only:
+        training_options(cfg)
         _check_batch(cfg, processes)
     newest = find_checkpoint(setting(cfg, "output folder"))[0] if resume else ""
     state = resumable_state(newest, RunRecord(cfg)) if newest and not eval_only else None

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 from d2_regnet.model_zoo.settings import setting
 
 from .checkpointer import find_checkpoint
+from .options import training_options
 
 
 def plan(cfg: DictConfig | CfgNode, args, processes: int) -> str:
@@ -27,6 +28,8 @@ def plan(cfg: DictConfig | CfgNode, args, processes: int) -> str:
     else:
         batch = setting(cfg, "batch size") or 1
         share = f", {batch // processes} in each of {processes} processes" * (processes > 1)
+        several = training_options(cfg).accumulate
+        share = f"{share}, {several} times" if several > 1 else share
         lines |= {
             "backbone": _text(cfg, "backbone"),
             "training data": _text(cfg, "training data"),
@@ -38,7 +41,9 @@ def plan(cfg: DictConfig | CfgNode, args, processes: int) -> str:
             "precision": "mixed" if setting(cfg, "mixed precision") else "float32",
             "device": _text(cfg, "device"),
             "output folder": _text(cfg, "output folder"),
-            "images a step": f"{batch}{share}",
+            "images a step": f"{batch * several}: {batch}{share}"
+            if several > 1
+            else f"{batch}{share}",
         }
     lines["it would"] = "evaluate" if args.eval_only else "train"
     return "\n".join(f"{name}: {value}" for name, value in lines.items())

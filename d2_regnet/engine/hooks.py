@@ -113,13 +113,13 @@ class StopOnSignal(HookBase):
 
 
 class PatientWriter(EventWriter):
-    """Another writer of metrics, whose `OSError` (a full disk) is a warning and not the end.
+    """Another writer of metrics, whose errors (a full disk) are a warning and not the end.
 
     What could not be written, it tries to write the next time, as far as the writer keeps it.
     """
 
-    def __init__(self, writer: EventWriter):
-        self._writer = writer
+    def __init__(self, writer: EventWriter, errors: type[Exception] = OSError):
+        self._writer, self._errors = writer, errors
         self._warned = False
 
     def write(self, **kwargs):
@@ -131,7 +131,7 @@ class PatientWriter(EventWriter):
     def _try(self, function, **kwargs):
         try:
             function(**kwargs)
-        except OSError as error:
+        except self._errors as error:
             if not self._warned:
                 name = type(self._writer).__name__
                 logging.getLogger(__name__).warning("%s cannot write metrics: %s", name, error)

@@ -34,10 +34,6 @@ class NonFinite:
     save: int = 3
     in_a_row: int = 0
 
-    def buffers(self, model: nn.Module) -> dict[str, torch.Tensor]:
-        """Copies of what a forward pass changes, batch statistics, if it may have to be undone."""
-        return {name: b.clone() for name, b in model.named_buffers()} if self.skip else {}
-
     def left_out(self, step: int, problem: str | None, saved: Mapping) -> bool:
         """Whether a step is left out, the same in all processes; to be called by all of them.
 

@@ -18,6 +18,7 @@ _LAZY_KEYS = (
     "model.num_classes",
     "dataloader.train.dataset.names",
     "dataloader.train.total_batch_size",
+    "train.accumulate",
 )
 _YACS_KEYS = (
     "MODEL.REGNETS.ARCH",
@@ -25,6 +26,7 @@ _YACS_KEYS = (
     "MODEL.RETINANET.NUM_CLASSES",
     "DATASETS.TRAIN",
     "SOLVER.IMS_PER_BATCH",
+    "SOLVER.ACCUMULATE",
 )
 _REMEDY = (
     "resume with the former setting, or start anew in another folder, from the weights if they fit"

@@ -4,7 +4,7 @@ import functools
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from d2_regnet.data.sampler import TrainingBatchSampler
 from d2_regnet.modeling.global_batch import Exchange, StoppedElsewhere, global_batch
 
+from .accumulation import foresee
+from .ema import Average
 from .non_finite import NonFinite, describe_gradients, describe_losses, pictures
 
 __all__ = ["Trainer"]
@@ -47,6 +49,8 @@ class Trainer(SimpleTrainer):
         device: str,
         precision: torch.dtype | None,
         non_finite: NonFinite | None = None,
+        accumulate: int = 1,
+        average: Average | None = None,
     ):
         """
         Args:
@@ -54,14 +58,19 @@ class Trainer(SimpleTrainer):
             device: the type of the model's device, `cpu` or `cuda`.
             precision: the torch.dtype that autocast computes in; None: no autocast.
             non_finite: what happens at losses that are not finite; default: the training stops.
+            accumulate: batches a step, which count as one of so many times the size.
+            average: takes the model after each step.
         """
         super().__init__(model, data_loader, optimizer)
         self.non_finite = non_finite or NonFinite()
+        self.accumulate, self.average = accumulate, average
         self._device, self._precision = device, precision
         self.seed = comm.shared_random_seed()
         self._former = {}
         sampler = getattr(data_loader, "batch_sampler", None)
         self.sampler = sampler if isinstance(sampler, TrainingBatchSampler) else None
+        if self.sampler is not None:
+            self.sampler.accumulate = accumulate
         self.autocast = functools.partial(
             torch.autocast, device, dtype=precision, enabled=precision is not None
         )
@@ -69,23 +78,30 @@ class Trainer(SimpleTrainer):
         self.grad_scaler = torch.amp.GradScaler(device, enabled=precision is torch.float16)
 
     def run_step(self):
-        key = np.random.SeedSequence((self.seed, self.iter, comm.get_rank()))
-        rng = int(key.generate_state(1)[0])
-        seed_all_rng(rng)
+        seed_all_rng(self._seed_of(comm.get_rank()))
         start = time.perf_counter()
-        data = self._next_batch()
+        batches = [self._next_batch() for _ in range(self.accumulate)]
         data_time = time.perf_counter() - start
-        seed_all_rng(rng)  # whatever the loader has drawn, so that the step can be replayed
         model = unwrapped(self.model)
-        buffers, normalizer = self.non_finite.buffers(model), running_normalizer(model)
-        exchange = Exchange()
-        saved = functools.partial(self._saved, rng, data, exchange, normalizer)
-        losses, problem = self._forward(data, exchange)
-        if self.non_finite.left_out(self.iter, problem, saved(losses) if problem else {}):
+        buffers, normalizer = self._buffers(model), running_normalizer(model)
+        exchanges = [Exchange()]
+        if self.accumulate > 1:
+            exchanges = foresee(model, batches, functools.partial(self._run, model))
             restore(model, buffers, normalizer)
-            return
-        self.optimizer.zero_grad()
-        self.grad_scaler.scale(sum(losses.values())).backward()
+        losses = []
+        for data, exchange in zip(batches, exchanges):
+            # Whatever was drawn before, so that the part can be replayed.
+            seed_all_rng(self._seed_of(exchange.rank))
+            with self._shared(last=exchange is exchanges[-1]):
+                found, problem = self._forward(data, exchange)
+                saved = functools.partial(self._saved, data, exchange, normalizer, found)
+                if self.non_finite.left_out(self.iter, problem, saved() if problem else {}):
+                    restore(model, buffers, normalizer)
+                    return
+                if not losses:
+                    self.optimizer.zero_grad()
+                self.grad_scaler.scale(sum(found.values()) / self.accumulate).backward()
+            losses.append({name: loss.detach() for name, loss in found.items()})
         self.after_backward()
         # Before `step`, because a fused optimizer would unscale only after the gradients' clipping.
         self.grad_scaler.unscale_(self.optimizer)
@@ -93,14 +109,32 @@ class Trainer(SimpleTrainer):
             problem = describe_gradients(model.named_parameters())
             # Processes share their gradients, and so they find the same.
             if problem and self.non_finite.left_out(
-                self.iter, self._described(problem, data), saved(losses)
+                self.iter, self._described(problem, data), saved()
             ):
                 restore(model, buffers, normalizer)
                 return
         self.non_finite.in_a_row = 0
-        self.write_metrics(losses, data_time, self.iter)
+        mean = {name: sum(each[name] for each in losses) / len(losses) for name in losses[0]}
+        self.write_metrics(mean, data_time, self.iter)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+        if self.average:
+            self.average.update()
+
+    def _seed_of(self, part: int) -> int:
+        """Of all random numbers of a process's part of this step."""
+        key = np.random.SeedSequence((self.seed, self.iter, part))
+        return int(key.generate_state(1)[0])
+
+    def _buffers(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """Copies of what a forward pass changes, batch statistics, if it may have to be undone."""
+        undone = self.non_finite.skip or self.accumulate > 1
+        return {name: b.clone() for name, b in model.named_buffers()} if undone else {}
+
+    def _shared(self, last: bool) -> AbstractContextManager:
+        """Processes share the gradients of a step with those of its last part."""
+        alone = isinstance(self.model, DistributedDataParallel) and not last
+        return self.model.no_sync() if alone else nullcontext()
 
     def _next_batch(self):
         try:
@@ -113,10 +147,8 @@ class Trainer(SimpleTrainer):
 
     def _forward(self, data, exchange: Exchange) -> tuple[dict[str, torch.Tensor], str | None]:
         """The losses, and what is not finite among them."""
-        batch = global_batch(self.model, self.seed, self.iter, len(data), exchange)
         try:
-            with self.autocast(), batch, scripted_alike(self._device):
-                losses = self.model(data)
+            losses = self._run(self.model, data, exchange)
         except StoppedElsewhere:
             return {}, None
         except FloatingPointError as error:  # Detectron2's RPN looks at its proposals
@@ -130,17 +162,22 @@ class Trainer(SimpleTrainer):
         problem = describe_losses(losses)
         return losses, problem and self._described(problem, data)
 
+    def _run(self, model: nn.Module, data, exchange: Exchange):
+        batch = global_batch(model, self.seed, self.iter, len(data), exchange)
+        with self.autocast(), batch, scripted_alike(self._device):
+            return model(data)
+
     def _described(self, problem: str, data) -> str:
         rate = self.optimizer.param_groups[0]["lr"]
         names = ", ".join(pictures(data)) or "without names"
         return f"{problem}; learning rate {rate:.4g}; images {names}"
 
-    def _saved(self, rng: int, data, exchange: Exchange, normalizer: dict, losses: dict) -> dict:
+    def _saved(self, data, exchange: Exchange, normalizer: dict, losses: dict) -> dict:
         """What `engine.replay` needs to run this step again."""
         return {
             "step": self.iter,
             "seed": self.seed,
-            "rng": rng,
+            "rng": self._seed_of(exchange.rank),
             "rank": exchange.rank,
             "processes": exchange.processes,
             "threads": torch.get_num_threads(),
@@ -167,10 +204,10 @@ class Trainer(SimpleTrainer):
         return super().state_dict() | state
 
     def before_train(self):
-        super().before_train()
         for name, values in self._former.items():
             for value, step in values:
                 self.storage.histories()[name].update(value, step)
+        super().before_train()  # which may evaluate
 
     def after_train(self):
         super().after_train()

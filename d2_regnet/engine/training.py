@@ -4,11 +4,13 @@ import argparse
 import functools
 import logging
 import os
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 import torch
-from detectron2.config import instantiate
+from detectron2.config import CfgNode, instantiate
 from detectron2.engine import (
     EvalHook,
     HookBase,
@@ -16,23 +18,28 @@ from detectron2.engine import (
     LRScheduler,
     PeriodicWriter,
     create_ddp_model,
-    default_writers,
 )
 from detectron2.utils import comm
 from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig
 
+from d2_regnet.model_zoo.loading import BEST_WEIGHTS
 from d2_regnet.solver import clip_gradients
 
+from .best import Best, StoppedEarly
 from .checkpointer import Checkpointer, PeriodicCheckpointer
 from .checks import amp_dtype, available_device, build_optimizer, check_config
+from .ema import Average
 from .evaluating import run_evaluation
-from .hooks import PatientWriter, StopOnSignal
+from .hooks import StopOnSignal
 from .launch import may_be_restarted
 from .logs import job_logging
 from .non_finite import NonFinite
+from .options import Options, training_options
 from .record import RunRecord
-from .trainer import Trainer
+from .trainer import Trainer, unwrapped
+from .validation import validation_losses
+from .writers import RUN_FILES, build_writers
 
 __all__ = ["fit", "run_training", "train"]
 
@@ -85,8 +92,11 @@ def run_training(
 ) -> dict:
     """`train` after its checks and inside its logging; builds the model unless it is given."""
     train, device = cfg.train, available_device(cfg.train.device)
+    options = training_options(cfg)
     model = (instantiate(cfg.model) if model is None else model).to(device)
     logger.info("Model:\n%s", model)
+    average = Average(model, options.ema_decay) if options.ema_decay else None
+    evaluated = average.module if average else model
     optimizer = build_optimizer(cfg, model)
     if train.clip_grad:
         clip_gradients(optimizer, **train.clip_grad)
@@ -98,11 +108,15 @@ def run_training(
         device=device.type,
         precision=amp_dtype(train.amp, device.type),
         non_finite=NonFinite(os.path.join(train.output_dir, "non_finite"), **train.non_finite),
+        accumulate=options.accumulate,
+        average=average,
     )
     return fit(
         trainer,
-        Checkpointer(ddp, train.output_dir, trainer=trainer, run=RunRecord(cfg)),
-        functools.partial(run_evaluation, cfg, model),
+        Checkpointer(ddp, train.output_dir, **checkpointables(cfg, trainer)),
+        functools.partial(run_evaluation, cfg, evaluated),
+        losses=functools.partial(validation_losses, cfg, evaluated),
+        options=options,
         weights=train.init_checkpoint,
         resume=resume,
         scheduler=instantiate(cfg.lr_multiplier),
@@ -112,6 +126,12 @@ def run_training(
         log_period=train.log_period,
         hooks=hooks,
     )
+
+
+def checkpointables(cfg: DictConfig | CfgNode, trainer: Trainer) -> dict:
+    """What a checkpoint holds beside the model."""
+    average = {"average": trainer.average} if trainer.average else {}
+    return {"trainer": weakref.proxy(trainer), "run": RunRecord(cfg), **average}
 
 
 def distributed(model: torch.nn.Module, device: torch.device, **options) -> torch.nn.Module:
@@ -127,6 +147,8 @@ def fit(
     checkpointer: Checkpointer,
     evaluate: Callable[..., dict],
     *,
+    losses: Callable[..., dict],
+    options: Options,
     weights: str,
     resume: bool,
     scheduler: ParamScheduler | torch.optim.lr_scheduler.LRScheduler,
@@ -141,6 +163,8 @@ def fit(
     Args:
         trainer, checkpointer: of one model.
         evaluate: called with `before_inference`, which it calls before each batch.
+        losses: called alike for the `validation_losses`, if the options ask for them.
+        options: see `Options`.
         weights: to begin with; a path or an address, empty for what the model has.
         resume: continue from the newest checkpoint of the checkpointer's folder, if there is one.
         scheduler: of the learning rate, fvcore's or torch's.
@@ -156,30 +180,45 @@ def fit(
 
     def test():
         results.clear()
-        try:
-            results.update(evaluate(before_inference=stop.check))
-        except RuntimeError:
-            stop.check()  # the others have, and this process was waiting for them
-            raise
+        results.update(_stoppable(evaluate, stop))
+        found = _stoppable(losses, stop) if options.validation_loss else {}
+        found = {f"validation/{name}": value for name, value in found.items()}
+        trainer.storage.put_scalars(**found, smoothing_hint=False)
+        if best:
+            best.see(results | found)
         return results
 
-    main = comm.is_main_process()
-    writers = default_writers(checkpointer.save_dir, max_iter) if main else ()
-    trainer.register_hooks(
-        [
-            IterationTimer(),
-            LRScheduler(scheduler=scheduler),
-            PeriodicCheckpointer(checkpointer, **checkpoints) if main else None,
-            EvalHook(eval_period, test),
-            *hooks,
-            stop,
-            PeriodicWriter([*map(PatientWriter, writers)], log_period) if main else None,
-        ]
-    )
+    evaluation = EvalHook(eval_period, test)
+    best = Best(checkpointer, evaluation, options) if options.metric else None
+    trainer.register_hooks([IterationTimer(), LRScheduler(scheduler=scheduler)])
+    if main := comm.is_main_process():
+        trainer.register_hooks([PeriodicCheckpointer(checkpointer, **checkpoints)])
+    trainer.register_hooks([evaluation, *hooks, stop, best])
+    if main:
+        writers = build_writers(checkpointer.save_dir, max_iter, options.loggers)
+        trainer.register_hooks([PeriodicWriter(writers, log_period)])
     checkpointer.remove_partial()
-    start = _begin(trainer, checkpointer, scheduler, weights, resume, max_iter)
-    Trainer.train(trainer, start, max_iter)  # a subclass may have a simpler one
+    start = _begin(trainer, checkpointer, scheduler, weights, resume)
+    _run(trainer, checkpointer, start, start if best and best.exhausted else max_iter)
     return results
+
+
+def _run(trainer: Trainer, checkpointer: Checkpointer, start: int, max_iter: int) -> None:
+    if start >= max_iter:
+        logger.info("Training had already reached step %d: evaluating", start)
+    if start == max_iter:
+        checkpointer.finish()
+    with suppress(StoppedEarly):
+        Trainer.train(trainer, start, max_iter)  # a subclass may have a simpler one
+
+
+def _stoppable(measure: Callable[..., dict], stop: StopOnSignal) -> dict:
+    """What it measures, unless a signal ends it."""
+    try:
+        return measure(before_inference=stop.check)
+    except RuntimeError:
+        stop.check()  # the others have, and this process was waiting for them
+        raise
 
 
 def _begin(
@@ -188,25 +227,23 @@ def _begin(
     scheduler,
     weights: str,
     resume: bool,
-    max_iter: int,
 ) -> int:
     """Loads the weights, or all of the newest checkpoint; returns the step to begin with."""
     start, folder = 0, checkpointer.save_dir
     newest = checkpointer.newest() if resume else ""
     if newest:
-        checkpointer.load(newest)
+        left = checkpointer.load(newest)
+        if "average" in left:  # the run had one, and has none now
+            unwrapped(trainer.model).load_state_dict(left["average"]["plain"])
         if not isinstance(scheduler, ParamScheduler):  # it has loaded the former rates
             scheduler.base_lrs = [group["initial_lr"] for group in trainer.optimizer.param_groups]
         start = trainer.iter + 1
     else:
         if resume:
             logger.info("No checkpoint to resume in %s: starting anew", folder)
+        checkpointer.forget(BEST_WEIGHTS, *RUN_FILES)
         checkpointer.load(weights, checkpointables=[])
         if may_be_restarted():  # it must not take up what an earlier run has left in the folder
             trainer.iter = -1
             checkpointer.save("model_initial", iteration=-1)
-    if start >= max_iter:
-        logger.info("Training had already reached step %d: evaluating", start)
-    if start == max_iter and os.path.basename(newest) != "model_final.pth":
-        checkpointer.copy(newest, "model_final")  # it was killed before it wrote it
     return start

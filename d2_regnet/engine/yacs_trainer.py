@@ -2,7 +2,6 @@
 
 import functools
 import os
-import weakref
 from collections.abc import Callable
 
 import detectron2.data.transforms as T
@@ -33,10 +32,12 @@ from d2_regnet.evaluation import FastCOCOEvaluator
 from d2_regnet.solver import clip_gradients
 
 from .checkpointer import Checkpointer
+from .ema import Average
 from .non_finite import NonFinite
-from .record import RunRecord
+from .options import training_options
 from .trainer import Trainer, unwrapped
-from .training import distributed, fit
+from .training import checkpointables, distributed, fit
+from .validation import validation_losses
 
 
 class YacsTrainer(Trainer):
@@ -59,7 +60,8 @@ class YacsTrainer(Trainer):
         model = self.build_model(cfg) if model is None else model.to(device)
         optimizer = self.build_optimizer(cfg, model)
         precision = torch.float16 if device.type == "cuda" else torch.bfloat16
-        non_finite = cfg.SOLVER.NON_FINITE
+        non_finite, self.options = cfg.SOLVER.NON_FINITE, training_options(cfg)
+        decay = self.options.ema_decay
         super().__init__(
             distributed(model, device, broadcast_buffers=False),
             self.build_train_loader(cfg),
@@ -69,10 +71,10 @@ class YacsTrainer(Trainer):
             non_finite=NonFinite(
                 os.path.join(cfg.OUTPUT_DIR, "non_finite"), non_finite.SKIP, non_finite.SAVE
             ),
+            accumulate=self.options.accumulate,
+            average=Average(model, decay) if decay else None,
         )
-        self.checkpointer = Checkpointer(
-            self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self), run=RunRecord(cfg)
-        )
+        self.checkpointer = Checkpointer(self.model, cfg.OUTPUT_DIR, **checkpointables(cfg, self))
         self._resume = False
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -87,10 +89,13 @@ class YacsTrainer(Trainer):
             self.register_hooks(
                 [PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, precise.NUM_ITER)]
             )
+        evaluated = self.average.module if self.average else unwrapped(self.model)
         results = fit(
             self,
             self.checkpointer,
-            functools.partial(self.test, cfg, unwrapped(self.model)),
+            functools.partial(self.test, cfg, evaluated),
+            losses=functools.partial(validation_losses, cfg, evaluated),
+            options=self.options,
             weights=cfg.MODEL.WEIGHTS,
             resume=self._resume,
             scheduler=self.build_lr_scheduler(cfg, self.optimizer),

@@ -25,7 +25,7 @@ def find_model(
         model: a name that the zoo has or composes; a LazyConfig (`.py`, or the config.yaml of a
             run); a yacs config (`.yaml`); or a run's folder.
         weights: a file, or an address that Detectron2 takes; default: a model's published ones, a
-            run's newest checkpoint, or a yacs config's MODEL.WEIGHTS.
+            run's best or else newest checkpoint, or a yacs config's MODEL.WEIGHTS.
         backbone: where no trained detector is known, take what the config's training begins with.
 
     Raises:

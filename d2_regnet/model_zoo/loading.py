@@ -20,6 +20,7 @@ from d2_regnet.data.registered import register_described
 from .overrides import apply
 from .recipes import scale_to_batch_size
 
+BEST_WEIGHTS = "model_best.pth"  # of a training with `train.keep_best`
 # Detectron2's `common/train.py`, and below it what this engine adds to it.
 TRAIN_DEFAULTS = dict(
     output_dir="./output",
@@ -38,6 +39,12 @@ TRAIN_DEFAULTS = dict(
     non_finite=dict(skip=0, save=3),
     # Evaluate what d2_regnet.optimize_for_inference makes of the model.
     optimize_for_inference=dict(enabled=False, dtype="float32", compile=False),
+    keep_best=dict(metric=None, mode="max"),  # such as bbox/AP; of validation losses, mode="min"
+    early_stopping=dict(patience=0, min_delta=0.0),  # in evaluations; 0: never
+    ema=dict(enabled=False, decay=0.9998),
+    accumulate=1,  # batches a step
+    validation_loss=False,
+    loggers=["tensorboard"],  # and wandb, mlflow
 )
 
 
@@ -198,9 +205,21 @@ def load_yaml(path_or_name: str, overrides: Sequence[str] = ()) -> CfgNode:
     return cfg
 
 
+def run_weights(folder: str | os.PathLike) -> str:
+    """The weights that a run is used with: its best, where it has kept them, else its newest.
+
+    Returns:
+        A path, of a file that may be gone; empty where the folder has no checkpoint.
+    """
+    best, last = Path(folder, BEST_WEIGHTS), Path(folder, "last_checkpoint")
+    if best.is_file():
+        return str(best)
+    return str(last.with_name(last.read_text().strip())) if last.is_file() else ""
+
+
 def trained_weights(path_or_name: str) -> str:
-    """The weights of a trained detector that belong to a config: the newest of its run, or the
-    published ones of a model of the zoo.
+    """The weights of a trained detector that belong to a config: its run's (see `run_weights`), or
+    the published ones of a model of the zoo.
 
     Args:
         path_or_name: as `find_config` takes it.
@@ -214,9 +233,8 @@ def trained_weights(path_or_name: str) -> str:
     path = find_config(path_or_name)
     if not path:
         return model_zoo.get_checkpoint_url(path_or_name)
-    last = Path(path).with_name("last_checkpoint")
-    if last.is_file():
-        return str(last.with_name(last.read_text().strip()))
+    if weights := run_weights(Path(path).parent):
+        return weights
     for name in (Path(path).stem, Path(path).name):  # a model's own file
         try:
             file = model_zoo.get_config_file(name)

@@ -138,11 +138,12 @@ def scale_to_batch_size(cfg: DictConfig, fixed: Collection[str] = ()) -> None:
 
     The linear scaling rule (Goyal et al., https://arxiv.org/abs/1706.02677), as Detectron2's
     `DefaultTrainer.auto_scale_workers`. `train.base_batch_size` is the batch size that the rate
-    and the steps are meant for, `dataloader.train.total_batch_size` the one to be used. Where they
-    differ, `optimizer.lr` is multiplied by their ratio, `train.max_iter`, `train.eval_period` and
-    `train.checkpointer.period` are divided by it, and `base_batch_size` becomes the new size, so
-    that a second call changes nothing. The schedule is in fractions of the training and stretches
-    along, its warm-up too. `train.scale_to_batch_size=False` turns it off.
+    and the steps are meant for; `dataloader.train.total_batch_size`, times `train.accumulate`, is
+    the one to be used. Where they differ, `optimizer.lr` is multiplied by their ratio,
+    `train.max_iter`, `train.eval_period` and `train.checkpointer.period` are divided by it, and
+    `base_batch_size` becomes the new size, so that a second call changes nothing. The schedule is
+    in fractions of the training and stretches along, its warm-up too.
+    `train.scale_to_batch_size=False` turns it off.
 
     Args:
         cfg: a recipe; any other config has no `train.base_batch_size` and is left as it is.
@@ -158,6 +159,8 @@ def scale_to_batch_size(cfg: DictConfig, fixed: Collection[str] = ()) -> None:
     batch = cfg.dataloader.train.total_batch_size
     if batch < 1:
         raise ValueError(f"dataloader.train.total_batch_size must be at least 1, not {batch}")
+    several = train.get("accumulate", 1)
+    batch *= max(1, several) if isinstance(several, int) else 1  # the checks name what is wrong
     if batch == base:
         return
     scaled = {

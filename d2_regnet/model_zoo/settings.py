@@ -20,6 +20,15 @@ _KEYS = {
     "device": ("train.device", "MODEL.DEVICE"),
     "output folder": ("train.output_dir", "OUTPUT_DIR"),
     "seed": ("train.seed", "SEED"),
+    "best metric": ("train.keep_best.metric", "SOLVER.KEEP_BEST.METRIC"),
+    "best mode": ("train.keep_best.mode", "SOLVER.KEEP_BEST.MODE"),
+    "patience": ("train.early_stopping.patience", "SOLVER.EARLY_STOPPING.PATIENCE"),
+    "min delta": ("train.early_stopping.min_delta", "SOLVER.EARLY_STOPPING.MIN_DELTA"),
+    "ema": ("train.ema.enabled", "SOLVER.EMA.ENABLED"),
+    "ema decay": ("train.ema.decay", "SOLVER.EMA.DECAY"),
+    "accumulate": ("train.accumulate", "SOLVER.ACCUMULATE"),
+    "validation loss": ("train.validation_loss", "TEST.VALIDATION_LOSS"),
+    "loggers": ("train.loggers", "SOLVER.LOGGERS"),
 }
 
 

@@ -9,7 +9,7 @@ from d2_regnet.utils.files import write_file
 
 from .page import render
 from .published import check_model, differences, published_ap, recognise, source
-from .runs import Run, read_runs, task_title
+from .runs import VALIDATION, Run, read_runs, task_title
 from .samples import NewSamples, collect
 
 __all__ = ["Report", "read_runs"]
@@ -80,10 +80,18 @@ def _charts(runs: Sequence[Run], models: dict[str, str]) -> dict[str, list[tuple
         curves = [Curve(run.name, of_run(run), index) for index, run in enumerate(runs)]
         return title, draw(title, unit, curves, legend=len(runs) > 1)
 
+    def loss_chart(name):
+        curves = [Curve(run.name, run.curve(name), index) for index, run in enumerate(runs)]
+        for index, run in enumerate(runs):
+            points = run.curve(VALIDATION + name)
+            if points[0]:
+                curves.append(Curve(f"{run.name}, test data", points, index, faint=True))
+        return name, draw(name, "loss", curves, legend=len(curves) > 1)
+
     losses = list(dict.fromkeys(name for run in runs for name in run.losses))
     tasks = list(dict.fromkeys(task for run in runs for task in run.tasks))
     sections = {
-        "Losses": [chart(name, "loss", lambda run, n=name: run.curve(n)) for name in losses],
+        "Losses": [loss_chart(name) for name in losses],
         "Average precision": [_ap_chart(runs, task, models) for task in tasks],
         "Learning rate, speed and memory": [
             chart("learning rate", "", lambda run: run.curve("lr")),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+VALIDATION = "validation/"  # in front of the losses on the test data
 # "bbox/AP", "segm/AP50", "bbox/AP-person"; several test sets put their name in front.
 _AP = re.compile(r"(?P<task>.+?)/AP(?P<metric>|50|75|s|m|l|-.+)", re.DOTALL)
 _MEMORY = re.compile(r"\biter: (\d+)\b.*\bmax_mem: (\d+)M")
@@ -52,15 +53,18 @@ class Run:
 
     @property
     def losses(self) -> list[str]:
-        """The names of the losses, the total first."""
+        """The names of the training's losses, the total first; `VALIDATION` + name: on the test
+        data."""
         names = dict.fromkeys(name for each in self.training.values() for name in each)
-        return sorted((name for name in names if "loss" in name), key=lambda n: n != "total_loss")
+        found = (name for name in names if "loss" in name and not name.startswith(VALIDATION))
+        return sorted(found, key=lambda name: name != "total_loss")
 
     @property
     def batch_size(self) -> int:
         """Images a step, over all processes; 0 if the config does not say."""
-        keys = ("dataloader.train.total_batch_size", "SOLVER.IMS_PER_BATCH")
-        return _whole_number(self.config, *keys)
+        batch = "dataloader.train.total_batch_size", "SOLVER.IMS_PER_BATCH"
+        several = _whole_number(self.config, "train.accumulate", "SOLVER.ACCUMULATE") or 1
+        return several * _whole_number(self.config, *batch)
 
     @property
     def images_per_second(self) -> float:
@@ -211,7 +215,8 @@ def parse_metrics(lines: Iterable[str], eval_period: int = 0) -> tuple[dict, dic
                 found = evaluations.setdefault(evaluated, {}).setdefault(match["task"], {})
                 found[f"AP{match['metric']}"] = float(value)
             else:
-                training.setdefault(step, {})[name] = float(value)
+                of = evaluated if name.startswith(VALIDATION) else step
+                training.setdefault(of, {})[name] = float(value)
     last = max(training, default=math.inf)
     clamped = {}
     for step, found in sorted(evaluations.items()):

@@ -13,7 +13,7 @@ from PIL import Image
 from d2_regnet.data import read_image
 from d2_regnet.data.shapes import register_named_shapes
 from d2_regnet.inference import Predictor
-from d2_regnet.model_zoo.loading import load_any
+from d2_regnet.model_zoo.loading import load_any, run_weights
 from d2_regnet.model_zoo.settings import setting
 from d2_regnet.utils import drawing
 
@@ -32,7 +32,7 @@ class Sample:
 
 
 class NewSamples:
-    """A run's newest weights, to be tried on its first test images."""
+    """A run's weights, see `run_weights`, to be tried on its first test images."""
 
     def __init__(self, run: Run, count: int):
         """
@@ -43,13 +43,13 @@ class NewSamples:
             ValueError: the run has no config that can be built, no checkpoint or no test images.
             FileNotFoundError: a file that the data set needs does not exist.
         """
-        config, last = run.folder / "config.yaml", run.folder / "last_checkpoint"
+        config = run.folder / "config.yaml"
         if not config.is_file():
             raise ValueError(f"--samples: {run.folder} has no config.yaml to build the model from")
         self._cfg = load_any(str(config))
-        if not last.is_file():
+        self._weights = run_weights(run.folder)
+        if not self._weights:
             raise ValueError(f"--samples: {run.folder} has no checkpoint (last_checkpoint)")
-        self._weights = str(run.folder / last.read_text().strip())
         records, self._metadata = _dataset(setting(self._cfg, "test data") or "")
         self._records = records[:count]
 

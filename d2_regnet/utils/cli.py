@@ -55,7 +55,7 @@ class ToolParser(argparse.ArgumentParser):
         """Adds `--model` and `--weights`, which `d2_regnet.inference.find_model` takes."""
         about = "a name that `d2-regnet zoo` lists, a config (.py, .yaml), or a run's folder"
         self.add_argument("--model", required=True, metavar="MODEL", help=about)
-        about = "default: the published ones, or the run's newest"
+        about = "default: the published ones, or the run's best or newest"
         self.add_argument("--weights", metavar="PATH", help=about)
 
     def add_device(self) -> None:

@@ -101,6 +101,44 @@ def test_continues_bitwise(run, workers, then, killed_at):
     assert (7, "total_loss") in metrics and metrics == metrics_again
 
 
+EVERYTHING = (
+    *("train.accumulate=2", "train.ema.enabled=true", "train.ema.decay=0.9", "train.eval_period=2"),
+    *("train.validation_loss=true", "train.keep_best.metric=validation/total_loss"),
+    *("train.keep_best.mode=min", "train.early_stopping.patience=9"),
+    "train.scale_to_batch_size=false",
+)
+
+
+@pytest.mark.parametrize("killed_at", [(2,), (4, 6)])
+def test_continues_bitwise_with_all_options(run, tmp_path, killed_at):
+    whole, metrics = run("whole", 0, (), *EVERYTHING)
+    resumed, metrics_again = run("resumed", 0, killed_at, *EVERYTHING)
+    assert_same(whole, resumed)
+    assert whole["average"]["updates"] == 8
+    assert (3, "validation/loss_mask") in metrics and metrics == metrics_again
+    best = [torch.load(tmp_path / name / "model_best.pth") for name in ("whole", "resumed")]
+    assert_same(*best)
+    logged = [value for (_, name), value in metrics.items() if name == "validation/total_loss"]
+    assert best[0]["best"] == {"validation/total_loss": min(logged)} and len(logged) == 4
+
+
+def test_an_average_leaves_the_training_as_it_is(run, tmp_path):
+    """So it can be switched on and off between two starts."""
+    stale = tmp_path / "plain" / "model_best.pth"
+    stale.parent.mkdir()
+    stale.write_text("of another training")
+    plain, _ = run("plain", 0)
+    assert not stale.exists()
+    averaged, _ = run("averaged", 0, (), "train.ema.enabled=true", "train.ema.decay=0.9")
+    assert_same(averaged["average"]["plain"], plain["model"])
+    assert any(not torch.equal(v, averaged["model"][name]) for name, v in plain["model"].items())
+    (tmp_path / "averaged" / "last_checkpoint").write_text("model_0000005.pth")
+    off, _ = run("averaged", 0)
+    assert_same(off["model"], plain["model"])
+    on, _ = run("plain", 0, (), "train.max_iter=9", "train.ema.enabled=true")
+    assert on["average"]["updates"] == 1
+
+
 def as_in_a_new_process(monkeypatch):
     """The scripted focal loss has not yet run, so TorchScript has not rewritten it."""
     code, names = sigmoid_focal_loss.__code__, sigmoid_focal_loss.__globals__
@@ -176,6 +214,21 @@ def go_on(cfg, kind=YacsTrainer, hooks=()):
         trainer.register_hooks(hooks)
         trainer.train()
     return trainer, torch.load(f"{cfg.OUTPUT_DIR}/model_final.pth", weights_only=False)
+
+
+def test_yacs_configs_average_and_accumulate_bitwise(yacs):
+    def cfg(name):
+        cfg = yacs(name)
+        cfg.SOLVER.EMA.ENABLED, cfg.SOLVER.ACCUMULATE = True, 2
+        return cfg
+
+    _, whole = go_on(cfg("whole"))
+    with pytest.raises(Killed):
+        go_on(cfg("killed"), hooks=[KillAt(5)])
+    _, resumed = go_on(cfg("killed"))
+    assert_same(whole, resumed)
+    assert whole["average"]["updates"] == 8
+    assert whole["trainer"]["data_order"]["total_batch_size"] == 4
 
 
 def test_yacs_configs_continue_bitwise(yacs):

@@ -15,6 +15,8 @@ import torch
 
 from d2_regnet.engine.replay import inexact, load_model, read_batch, replay, same
 
+from .test_continuation import EVERYTHING, assert_same
+
 TORCHRUN = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run"]
 STANDALONE = [*TORCHRUN, "--standalone"]
 A_MINUTE = 60  # what a failing group may take; far more than any of these needs
@@ -201,6 +203,34 @@ def test_goes_on_in_another_number_of_processes(
     assert "Starting training from iteration 3" in (killed / "log.txt").read_text()
     for name, value in weights_of(whole).items():
         torch.testing.assert_close(weights_of(killed)[name], value, rtol=0, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+def test_all_options_outlast_kills(run, tmp_path):
+    """Average, accumulated batches, best model, patience: bit for bit, in two processes."""
+    two = [*STANDALONE, "--nproc-per-node=2"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(two, "faulty_process.py", whole, *EVERYTHING)
+    run([*two, "--max-restarts=2"], "faulty_process.py", killed, "kill:1", "kill:6", *EVERYTHING)
+    for name in ("model_final.pth", "model_best.pth"):
+        one, other = (torch.load(folder / name, weights_only=False) for folder in (whole, killed))
+        assert_same(one, other)
+
+
+@pytest.mark.slow
+def test_accumulated_batches_of_two_processes_equal_one(
+    run, environment, fixtures, load_file, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("D2_REGNET_CACHE", environment["D2_REGNET_CACHE"])
+    main = load_file(fixtures / "faulty_process.py").main
+    own = "train.scale_to_batch_size=false"
+    batch = "dataloader.train.total_batch_size=4"
+    main(Namespace(out=str(tmp_path / "one"), faults=[], overrides=[batch, own]))
+    two = [*STANDALONE, "--nproc-per-node=2"]
+    run(two, "faulty_process.py", tmp_path / "two", "train.accumulate=2", own)
+    for name, value in weights_of(tmp_path / "one").items():
+        found = weights_of(tmp_path / "two")[name]
+        torch.testing.assert_close(found, value, rtol=0, atol=1e-5, msg=name)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What names a model: a name of the zoo, a config of either kind, a run."""
 
 import json
+import shutil
 
 import pytest
 from detectron2.config import CfgNode
@@ -34,6 +35,14 @@ def test_a_run_comes_with_its_newest_checkpoint(tiny_run):
         cfg, weights = find_model(str(model))
         assert weights == str(tiny_run / "model_final.pth")
         assert dataset_metadata(cfg, 6).thing_classes[0] == "circle"
+
+
+def test_a_run_that_has_kept_its_best_comes_with_it(tiny_run, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    shutil.copy(run / "model_final.pth", run / "model_best.pth")
+    assert find_model(str(run))[1] == str(run / "model_best.pth")
+    (run / "last_checkpoint").unlink()  # killed before its first checkpoint
+    assert find_model(str(run / "config.yaml"))[1] == str(run / "model_best.pth")
 
 
 def test_given_weights_win(tiny_run):

@@ -6,6 +6,9 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import torch
 
 from d2_regnet.engine import checkpointer
 from d2_regnet.utils import files
@@ -16,16 +19,26 @@ from .trainings import config, final, finish, same, start, steps_done
 _TIMES = 16
 _WRITES = 16
 _EACH = 4  # kills of one training before it may end
+# What makes checkpoints hold more than usual: in one half of the trainings.
+_OPTIONS = (
+    *("train.accumulate=2", "train.ema.enabled=true", "train.eval_period=2"),
+    *("train.validation_loss=true", "train.keep_best.metric=validation/total_loss"),
+    *("train.keep_best.mode=min", "train.early_stopping.patience=9"),
+    "train.scale_to_batch_size=false",
+)
 
 
 def run(scale: Scale) -> Iterator[Result]:
     """Trainings that are killed again and again, and then end as one that was not."""
     rng = random.Random(scale.seed)
-    whole = config(scale.folder / "whole")
+    kinds, expected = (_OPTIONS, ()), []
     began = time.monotonic()
-    if finish(whole):
-        raise RuntimeError(f"the undisturbed training failed, see {scale.folder}/whole.out")
-    duration, expected = time.monotonic() - began, final(whole)
+    for kind, options in enumerate(kinds):
+        whole = config(scale.folder / f"whole{kind}", *options)
+        if finish(whole):
+            raise RuntimeError(f"an undisturbed training failed, see {whole.train.output_dir}.out")
+        expected.append((final(whole), _best(whole)))
+    duration = (time.monotonic() - began) / len(kinds)
 
     def by_clock():
         delay = rng.uniform(0.2, 0.9) * duration
@@ -34,7 +47,7 @@ def run(scale: Scale) -> Iterator[Result]:
     def in_write():
         where = rng.choice(["before", "within", "within", "renaming", "tagging"])
         nth = rng.randrange(1, 3)
-        size = rng.randrange(os.path.getsize(scale.folder / "whole" / "model_final.pth"))
+        size = rng.randrange(os.path.getsize(scale.folder / "whole1" / "model_final.pth"))
         fault = {
             "before": "SIGKILL as a checkpoint's file is opened",
             "within": "SIGKILL at a random byte of a checkpoint",
@@ -47,7 +60,8 @@ def run(scale: Scale) -> Iterator[Result]:
         left, training = scale.of(count), 0
         while left > 0:
             folder = scale.folder / f"killed{number}_{training}"
-            cfg = config(folder, f"dataloader.train.num_workers={training % 2}")
+            kind, workers = training // 2 % 2, training % 2
+            cfg = config(folder, f"dataloader.train.num_workers={workers}", *kinds[kind])
             struck = []
             for _ in range(min(left, _EACH)):
                 fault, before, delay = draw()
@@ -60,7 +74,7 @@ def run(scale: Scale) -> Iterator[Result]:
                     break  # it was faster
                 struck.append((fault, code == 137 and steps_done(folder) >= done, child.error()))
             code = finish(cfg)
-            equal = code == 0 and same(final(cfg), expected)
+            equal = code == 0 and same((final(cfg), _best(cfg)), expected[kind])
             for fault, good, detail in struck:
                 yield Result(
                     fault,
@@ -71,6 +85,12 @@ def run(scale: Scale) -> Iterator[Result]:
                 )
             left -= len(struck)
             training += 1
+
+
+def _best(cfg) -> dict:
+    """What the best checkpoint holds; empty where there is none."""
+    path = Path(cfg.train.output_dir, "model_best.pth")
+    return torch.load(path, weights_only=True) if path.exists() else {}
 
 
 def _die_in_write(where: str, nth: int, size: int) -> None:

@@ -2,10 +2,11 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
-from d2_regnet.report.runs import flatten, parse_config, parse_metrics, read_runs, task_title
+from d2_regnet.report.runs import Run, flatten, parse_config, parse_metrics, read_runs, task_title
 
 
 def lines(*records):
@@ -65,6 +66,20 @@ def test_the_last_evaluation_counts_for_the_last_step():
         )
     )
     assert evaluations == {100: {"bbox": {"AP": 31.0}}}
+
+
+def test_losses_on_the_test_data_belong_to_the_evaluations_step():
+    training, _, _ = parse_metrics(
+        lines(
+            train(9, 1.5, loss_cls=1.0),
+            {"iteration": 9, "validation/loss_cls": 2.0},
+            train(19, 1.0, loss_cls=0.5),
+            {"iteration": 20, "validation/loss_cls": 1.5},
+        )
+    )
+    run = Run("run", Path(), training, {})
+    assert run.losses == ["total_loss", "loss_cls"]
+    assert run.curve("validation/loss_cls") == ([10, 20], [2.0, 1.5])
 
 
 def test_a_last_evaluation_keeps_its_step_when_the_run_is_resumed():
@@ -187,6 +202,18 @@ def test_a_run_of_hand_made_numbers(folder):
     assert run.images_per_second == 8 / 0.4
     assert run.best_ap("bbox") == (12.0, 21)
     assert math.isnan(run.best_ap("segm")[0]) and math.isnan(run.share_waiting)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "{dataloader: {train: {total_batch_size: 8}}, train: {accumulate: 3}}",
+        "{SOLVER: {IMS_PER_BATCH: 8, ACCUMULATE: 3}}",
+    ],
+)
+def test_accumulated_batches_are_of_one_step(folder, config):
+    [run] = read_runs([folder("run", train(0, 1.0, time=2.0), config_yaml=config)])
+    assert (run.batch_size, run.images_per_second) == (24, 12.0)
 
 
 def test_runs_of_one_name_are_called_by_their_paths(folder):
