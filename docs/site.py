@@ -46,12 +46,20 @@ def on_page_markdown(markdown, page, config, files):
 
 def on_pre_build(config):
     """Warns, which ends a strict build, of every public parameter without a description."""
-    package = griffe.load("d2_regnet", search_paths=[str(ROOT)], docstring_parser="google")
-    for page in sorted(Path(config.docs_dir).glob("reference/*.md")):
+    for path, missing in faults(Path(config.docs_dir)):
+        log.warning("%s: undocumented: %s", path, ", ".join(missing))
+
+
+def faults(docs: Path, root: Path = ROOT) -> Iterator[tuple[str, list[str]]]:
+    """What the reference pages show: each function with parameters that nothing describes."""
+    package = griffe.load(
+        "d2_regnet", search_paths=[str(root)], try_relative_path=False, docstring_parser="google"
+    )
+    for page in sorted(docs.glob("reference/*.md")):
         for name in _IDENTIFIER.findall(page.read_text()):
             for function in functions(package[name.partition(".")[2]]):
                 if missing := undocumented(function):
-                    log.warning("%s: undocumented: %s", function.path, ", ".join(missing))
+                    yield function.path, missing
 
 
 def functions(found: griffe.Object | griffe.Alias) -> Iterator[griffe.Function]:

@@ -116,3 +116,36 @@ def test_every_page_is_in_the_index():
         "README.md"
     }
     assert not [name for name in pages if f"({name})" not in index]
+
+
+@pytest.fixture
+def site():
+    """docs/site.py, if `make docs` has brought what it imports."""
+    pytest.importorskip("griffe")
+    pytest.importorskip("mkdocs")
+    spec = importlib.util.spec_from_file_location("docs_site", ROOT / "docs" / "site.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_parameter_of_the_reference_is_documented(site):
+    assert not list(site.faults(ROOT / "docs"))
+
+
+def test_an_undocumented_parameter_is_found(site, tmp_path):
+    (tmp_path / "d2_regnet").mkdir()
+    (tmp_path / "d2_regnet" / "__init__.py").touch()
+    (tmp_path / "d2_regnet" / "planted.py").write_text(
+        'def f(x, y):\n    """Doubles.\n\n    Args:\n        x: pixels.\n    """\n'
+        'def g(x, y, z):\n    """Adds `x` and `y`."""\n'
+        'def h(x, y):\n    """Adds.\n\n    Args:\n        x, y: pixels.\n    """\n'
+        "def _private(x): ...\n"
+    )
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "page.md").write_text("::: d2_regnet.planted\n")
+    assert list(site.faults(tmp_path, tmp_path)) == [
+        ("d2_regnet.planted.f", ["y"]),
+        ("d2_regnet.planted.g", ["z"]),
+        ("d2_regnet.planted.h", ["x", "y"]),
+    ]

@@ -24,8 +24,10 @@ class AnyNetArch(Stages):
     """A network stage by stage (paper, section 3.2); `build_regnet` builds it as it does a RegNet.
 
     Args:
-        stage_widths, stage_depths, stage_group_widths, stage_bottleneck_ratios: as in
-            `archs.Stages`, one number a stage. The paper's b is one over the bottleneck ratio.
+        stage_widths: as in `archs.Stages`, one number a stage; so are the next three.
+        stage_depths: blocks.
+        stage_group_widths: channels of a group.
+        stage_bottleneck_ratios: one over the paper's b.
         se_ratio: width of squeeze-and-excitation over the block's input width; 0 leaves it out.
         stem_width: channels of the stem's output.
 

@@ -175,8 +175,8 @@ def test_an_image_in_the_json_alone_is_said(maker):
         (shape(None), "not pairs of numbers"),
         (shape([[1, 1]], "circle"), "a circle has 2 points, not 1"),
         (shape([[1, 1]], "rectangle"), "a rectangle has 2 points, not 1"),
-        (shape([[1, 1], [3, 3]], "mask"), "its mask is no PNG"),
-        (shape([[1, 1], [3, 3]], "mask", mask="####"), "its mask is no PNG"),
+        (shape([[1, 1], [3, 3]], "mask"), "its mask is not a PNG"),
+        (shape([[1, 1], [3, 3]], "mask", mask="####"), "its mask is not a PNG"),
     ],
 )
 def test_what_cannot_be_understood_is_refused(maker, broken, said):
