@@ -16,7 +16,7 @@ from d2_regnet.utils.threads import spin_briefly
 COMMANDS = {
     "train": "train or evaluate a config, with Detectron2's own flags",
     "evaluate": "AP of a model, by class, on its test data or on your own",
-    "predict": "find and draw objects in images, videos or a camera's",
+    "predict": "find and draw objects in images, videos or camera frames",
     "finetune": "train a detector of your own classes from a trained one",
     "export": "write a whole detector as ONNX or TorchScript",
     "convert": "convert a checkpoint of another project",

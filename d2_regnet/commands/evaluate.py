@@ -52,7 +52,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = ToolParser(
         __doc__, _EXAMPLES, prog="d2-regnet evaluate", dry_run="check everything, and stop"
     )
-    parser.add_model()
+    parser.add_model("a file of `d2-regnet export`")
     parser.add_argument(
         "--data",
         nargs=2,

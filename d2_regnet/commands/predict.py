@@ -57,7 +57,7 @@ def argument_parser() -> argparse.ArgumentParser:
         help="in place of INPUT: the images that a COCO file lists, whose image and category ids "
         f"{JSON} then has",
     )
-    parser.add_model()
+    parser.add_model("a file of `d2-regnet export`")
     parser.add_argument(
         "--output", required=True, type=Path, metavar="DIR", help="folder of all that is written"
     )

@@ -51,9 +51,15 @@ class ToolParser(argparse.ArgumentParser):
         if dry_run:
             self.add_argument("--dry-run", action="store_true", help=dry_run)
 
-    def add_model(self) -> None:
-        """Adds `--model` and `--weights`, which `d2_regnet.inference.find_model` takes."""
-        about = "a name that `d2-regnet zoo` lists, a config (.py, .yaml), or a run's folder"
+    def add_model(self, *more: str) -> None:
+        """Adds `--model` and `--weights`, which `d2_regnet.inference.find_model` takes.
+
+        Args:
+            *more: what else the command takes for a model.
+        """
+        kinds = ["a name that `d2-regnet zoo` lists", "a config (.py, .yaml)", "a run's folder"]
+        *kinds, last = [*kinds, *more]
+        about = f"{', '.join(kinds)}, or {last}"
         self.add_argument("--model", required=True, metavar="MODEL", help=about)
         about = "default: the published ones, or the run's best or newest"
         self.add_argument("--weights", metavar="PATH", help=about)
