@@ -6,6 +6,7 @@ import signal
 
 from d2_regnet.data.formats import FORMATS, UNLABELLED
 from d2_regnet.finetune import Job, prepare, resumed, run
+from d2_regnet.model_zoo.loading import run_weights
 from d2_regnet.utils.cli import ToolParser, bad_input, failure
 
 _EXAMPLES = """
@@ -137,5 +138,5 @@ def main(argv: list[str] | None = None) -> int:
     print(f"""{summary(results)}
   {folder}/report/report.html  curves, AP by class, sample predictions
   {folder}/images              ground truth, and what was found beside it
-  {folder}/model_final.pth     the weights; {folder}/config.yaml trains them again""")
+  {run_weights(folder)}      the weights; {folder}/config.yaml trains them again""")
     return 0

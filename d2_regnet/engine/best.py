@@ -72,8 +72,8 @@ class Best(HookBase):
             self._checkpointer.save_best(iteration=steps - 1, best={options.metric: value})
         if is_gain(value, state["reference"], options.mode, options.min_delta):
             state.update(reference=value, waited=0)
-        elif steps != state["evaluated"]:
-            state["waited"] += 1
+        elif steps != state["evaluated"] and state["reference"] is not None:
+            state["waited"] += 1  # not before anything has been found at all
         state["evaluated"] = steps
 
     @property

@@ -21,6 +21,7 @@ from .schedule import Plan
 __all__ = ["body_activations", "from_scratch", "has_masks", "set_data", "set_model", "set_schedule"]
 
 _UNKNOWN_BODY = "RegNetX-12GF"  # of a backbone that is no RegNet, so as not to promise too much
+_PATIENCE = 3  # evaluations
 _STEP = 32  # pixels: the coarsest stride of the usual levels
 _MAX_OVER_SHORT = 1333 / 800  # the longest side that the models allow
 
@@ -188,7 +189,10 @@ def from_scratch(cfg: DictConfig) -> bool:
 
 
 def set_schedule(cfg: DictConfig, plan: Plan, *, weights: str, output: Path, seed: int) -> None:
-    """Puts the plan into the config: batch, steps, rate with a cosine's descent, evaluations."""
+    """Puts the plan into the config: batch, steps, rate with a cosine's descent, evaluations, of
+    which the best is kept, and three without gain in a row end the training."""
+    evaluated = cfg.dataloader.get("evaluator") is not None
+    metric = ("segm/AP" if has_masks(cfg) else "bbox/AP") if evaluated else None
     cfg.dataloader.train.total_batch_size = plan.batch
     cfg.optimizer.lr = plan.lr
     cfg.lr_multiplier = L(WarmupParamScheduler)(
@@ -204,6 +208,8 @@ def set_schedule(cfg: DictConfig, plan: Plan, *, weights: str, output: Path, see
         max_iter=plan.steps,
         eval_period=plan.eval_period,
         checkpointer=dict(period=plan.eval_period, max_to_keep=2),
+        keep_best=dict(metric=metric, mode="max"),
+        early_stopping=dict(patience=_PATIENCE if evaluated else 0, min_delta=0.0),
         log_period=max(1, min(20, plan.steps // 50)),
         seed=seed,
         device="cuda" if torch.cuda.is_available() else "cpu",

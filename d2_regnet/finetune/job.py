@@ -291,7 +291,10 @@ def _reloaded(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "config.yaml")
         LazyConfig.save(cfg, file)
-        return load_config(file, overrides)
+        cfg = load_config(file, overrides)
+    if not cfg.train.eval_period:  # nothing to be patient in
+        cfg.train.early_stopping.patience = 0
+    return cfg
 
 
 def _describe(
@@ -309,6 +312,7 @@ def _describe(
     """The plan, a line each."""
     steps, batch = cfg.train.max_iter, cfg.dataloader.train.total_batch_size
     period, shown = cfg.train.eval_period, _shown(cfg, learnt)
+    patience = cfg.train.early_stopping.patience
     empty = f" ({learnt.pictures - shown} without any)" if shown < learnt.pictures else ""
     warmup = round(cfg.lr_multiplier.get("warmup_length", 0) * steps)
     where = "the GPU" if on_gpu else "the machine"
@@ -326,6 +330,7 @@ def _describe(
         f"{memory / GIB:.0f} GiB)",
         f"schedule  {steps} steps, {steps * batch / shown:.1f} passes; learning rate "
         f"{cfg.optimizer.lr:.2g} after {warmup} steps of warm-up, then a cosine to a hundredth; "
-        + (f"evaluated every {period} steps" if 0 < period < steps else "evaluated at the end"),
+        + (f"evaluated every {period} steps" if 0 < period < steps else "evaluated at the end")
+        + (f", until {patience} evaluations gain nothing" if patience else ""),
         f"output    {cfg.train.output_dir}, on {cfg.train.device}",
     ]

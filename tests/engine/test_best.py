@@ -111,6 +111,13 @@ def test_small_gains_are_kept_but_end_the_training(tmp_path):
     assert not more.ended_early and more.evaluated == [3, 4] and kept(tmp_path) == (4, 1.4)
 
 
+def test_patience_begins_with_the_first_value(tmp_path):
+    values = [math.nan, math.nan, math.nan, 1.0, 0.5, math.nan, 2.0, 2.0]
+    loop = Loop(tmp_path, values, Options("bbox/AP", patience=2)).run()
+    assert loop.ended_early and loop.evaluated == [0, 1, 2, 3, 4, 5]
+    assert kept(tmp_path) == (3, 1.0)
+
+
 def test_what_is_not_logged_is_said(tmp_path, caplog):
     Loop(tmp_path, [None, 1.0], Options("bbox/AP")).run()
     assert "bbox/AP is not among what was evaluated" in caplog.text
