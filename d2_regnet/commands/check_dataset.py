@@ -203,6 +203,6 @@ def main(argv: list[str] | None = None) -> int:
                 write_fixed(args, coco, findings)
         if args.draw and not args.dry_run:
             with failure(args.verbose):
-                draw(coco, folder, args.draw)
+                draw(cleaned(coco, findings)[0], folder, args.draw)  # what cannot be drawn is told
             print(f"Drew {args.draw}")
     return 1 if bad else 0

@@ -103,8 +103,8 @@ def metrics(monkeypatch, capsys):
     predictor = SimpleNamespace(
         model=Model(), classes=["cat", "dog"], augmentations=[], input_format="BGR"
     )
-    monkeypatch.setattr(evaluate, "find_model", lambda *args: (None, "w.pth"))
-    monkeypatch.setattr(evaluate, "Predictor", lambda *args, **options: predictor)
+    found = (lambda **options: predictor), None, "w.pth"
+    monkeypatch.setattr(evaluate, "find_predictor", lambda *args: found)
 
     def run(images, annotations):
         capsys.readouterr()

@@ -10,8 +10,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import OmegaConf
 
 from d2_regnet.data import register_shapes
+from d2_regnet.data.shapes import CLASSES
 from d2_regnet.engine import check_config, load_config
 from d2_regnet.engine.checks import amp_dtype, check_device, inference_options
+from d2_regnet.model_zoo.yacs import to_yacs
 
 
 @pytest.fixture
@@ -136,3 +138,21 @@ def test_weights_that_leave_layers_at_random(cfg, tmp_path):
     torch.save({"model": {"a": torch.zeros(1)}}, weights)
     with pytest.raises(ValueError, match="has nothing of this model"):
         check_config(cfg)
+
+
+@pytest.mark.parametrize("kind", ["lazy", "yacs"])
+def test_classes_of_the_weights_in_another_order(cfg, tmp_path, kind):
+    """Or of other names, which a training may begin with."""
+    weights = tmp_path / "weights.pth"
+    cfg.train.init_checkpoint = str(weights)
+    cfg.model.backbone.bottom_up.arch.update(w_a=12.0, w_m=2.0)  # yacs tells them from integers
+    model = instantiate(cfg.model).state_dict()
+    form = to_yacs(cfg) if kind == "yacs" else cfg
+    for names, fails in ((CLASSES, ()), (CLASSES[::-1], (False, True)), (range(6), (True,))):
+        torch.save({"model": model, "classes": list(map(str, names))}, weights)
+        for eval_only in (False, True):
+            if eval_only not in fails:
+                check_config(form, eval_only=eval_only)
+                continue
+            with pytest.raises(ValueError, match="weights' classes are .*class 1 is .*'circle'"):
+                check_config(form, eval_only=eval_only)

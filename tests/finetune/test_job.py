@@ -10,7 +10,7 @@ from PIL import Image
 
 from d2_regnet.archs import get_arch
 from d2_regnet.checkpoint.catalog import address
-from d2_regnet.data.shapes import build_shapes
+from d2_regnet.data.shapes import CLASSES, build_shapes
 from d2_regnet.engine import check_config, load_config
 from d2_regnet.finetune import prepare, resumed, run
 from d2_regnet.inference import Predictor, find_model
@@ -63,6 +63,24 @@ def test_from_data_to_report(shapes, tiny_run, tmp_path):
         planned(shapes, tiny_run, output)
     longer = resumed(output, ["train.max_iter=4"])
     assert longer.resume and longer.files == {} and longer.cfg.train.max_iter == 4
+
+
+def test_classes_follow_the_order_of_the_weights(shapes, tiny_run, tmp_path):
+    """Whose last layers then stay."""
+    whole = torch.load(tiny_run / "model_final.pth")["model"]
+    names = list(CLASSES[::-1])
+    torch.save({"model": whole, "classes": names}, tmp_path / "w.pth")
+    every = shapes[0], str(Path(shapes[0], "annotations.json"))
+    job = planned(every, tiny_run, tmp_path / "out", weights=str(tmp_path / "w.pth"))
+    text = "\n".join(job.lines)
+    assert "order of the weights'" in text and f"6: {', '.join(names)}" in text
+    assert "starting at random" not in text
+    for described, coco in zip(job.cfg.datasets.values(), job.files.values()):
+        assert [each["name"] for each in coco["categories"]] == names
+        assert [(each.id, each.name) for each in described.categories] == [*enumerate(names, 1)]
+    old = {a["id"]: a for a in json.loads(Path(every[1]).read_text())["annotations"]}
+    for each in coco["annotations"]:
+        assert names[each["category_id"] - 1] == CLASSES[old[each["id"]]["category_id"] - 1]
 
 
 def test_boxes_alone_leave_the_mask_head_out(shapes, tiny_run, tmp_path):

@@ -266,23 +266,18 @@ class _Builder:
     def finished(self, annotations: Path, documents: dict[Path, Document]) -> dict:
         self._count_unused_labels(documents)
         account, names = self._account, self._context.names
+        why = "".join(f"; {line}" for line in account.lines()[:4])
         if not self._images:
             raise ValueError(
                 f"images: {self._folder} has no images, or none with annotations in {annotations}"
-                + "".join(f"; {line}" for line in account.lines()[:3])
+                + why
             )
-        if not self._found and account.left_out:
-            raise ValueError(
-                f"annotations: {annotations} has no object that can be used as {self._format.NAME}"
-                + "".join(f"; {each}" for each in account.lines()[:4])
-            )
-        if names is None:
-            names = dict(enumerate(sorted({name for _, name, _ in self._found})))
-        if not names:
+        if not self._found and (names is None or why):
             raise ValueError(
                 f"annotations: {annotations} has nothing of the format {self._format.NAME}, or no "
-                "object that can be used" + "".join(f"; {each}" for each in account.lines()[:3])
+                f"object that can be used{why}"
             )
+        names = names or dict(enumerate(sorted({name for _, name, _ in self._found})))
         ids = {name: index + 1 for index, name in reversed(names.items())}
         account.use("classes", len(names))
         for name, where in self._left_out_names.items():
