@@ -39,6 +39,14 @@ WORDS = {
     r"other ones than": "other than",
     r"a mistyped rate": "a mistyped learning rate",
     r"the body's?": "the backbone",
+    r"unknown row": "unknown model",
+    r"(a|the|published|MMDetection) row's": "a model's, a config's",
+    r"(?<!there )is no (checkpoint|object|image|video|list|number of)": "is not a",
+    r"(?<!there )is no (size|saved|YAML|JSON|PNG|JPEG)": "is not a",
+    r"(None|empty|NaN|null) where": "None if",
+    r"in the place of": "in place of",
+    r"with none there": "if there is none",
+    r"without being asked": "by itself",
 }
 _WORDS = {re.compile(rf"\b{word}(?!\w)", re.I): instead for word, instead in WORDS.items()}
 

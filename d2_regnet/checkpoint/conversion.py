@@ -39,7 +39,7 @@ class Report:
         pixel_mean, pixel_std: per channel in that order, on pixels of 0 to 255.
         sha256: hex digest of the file that was converted.
         dst: the file that was written.
-        classes: the names of a detector's classes, by index; empty where the file has none.
+        classes: the names of a detector's classes, by index; empty if the file has none.
     """
 
     source: str

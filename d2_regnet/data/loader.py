@@ -68,7 +68,7 @@ def build_train_loader(
 
     Raises:
         ValueError: an impossible argument.
-        ImportError: while iterating, from the mapper; it is no image's fault.
+        ImportError: while iterating, from the mapper; the image is not at fault.
         TooManySkipped: while iterating, beyond `max_skipped`.
     """
     if isinstance(dataset, IterableDataset):

@@ -91,7 +91,7 @@ def foresee(
     places = [(j * processes + rank, len(batches) * processes) for j in range(len(batches))]
 
     def passes(kind, **known) -> list[list[torch.Tensor]] | None:
-        """The results of all this process's parts; None where one has stopped."""
+        """The results of all this process's parts; None if one has stopped."""
         exchanges = [kind(*place, **known) for place in places]
         try:
             with torch.no_grad(), EventStorage():
@@ -108,7 +108,7 @@ def foresee(
 
 
 def _together(of_parts: list[list[torch.Tensor]] | None, op: dist.ReduceOp) -> list[torch.Tensor]:
-    """The largest, or the sum, over the parts of all processes; empty where one has stopped."""
+    """The largest, or the sum, over the parts of all processes; empty if one has stopped."""
     if any(comm.all_gather(of_parts is None)):
         return []
     combined = []

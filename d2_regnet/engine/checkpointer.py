@@ -30,7 +30,7 @@ def find_checkpoint(folder: str | os.PathLike) -> tuple[str, list[str]]:
     not look at.
 
     Returns:
-        Its path, empty where the folder has none; and what is wrong with those passed over.
+        Its path, empty if the folder has none; and what is wrong with those passed over.
 
     Raises:
         ValueError: there are some, but none is good.

@@ -39,7 +39,7 @@ class NonFinite:
 
         Args:
             step: its number.
-            problem: what is not finite in this process, None where all is well.
+            problem: what is not finite in this process, None if all is well.
             saved: what `d2_regnet.engine.replay` needs, to be saved where there is a problem.
 
         Raises:
@@ -76,7 +76,7 @@ class NonFinite:
 
 
 def describe_losses(losses: Mapping[str, torch.Tensor]) -> str | None:
-    """Says what each loss is; None where their sum is finite."""
+    """Says what each loss is; None if their sum is finite."""
     if not losses or torch.isfinite(sum(losses.values())):
         return None
     values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
@@ -84,7 +84,7 @@ def describe_losses(losses: Mapping[str, torch.Tensor]) -> str | None:
 
 
 def describe_gradients(named_parameters: Iterable[tuple[str, nn.Parameter]]) -> str | None:
-    """Names parameters with a gradient that is not finite; None where all are."""
+    """Names parameters with a gradient that is not finite; None if all are."""
     grads = {name: p.grad for name, p in named_parameters if p.grad is not None}
     if not grads or torch.isfinite(torch.stack([g.norm() for g in grads.values()]).norm()):
         return None

@@ -133,7 +133,7 @@ def _check_metric(cfg: DictConfig | CfgNode, options: Options) -> None:
 
 
 def _coco_tasks(cfg: DictConfig | CfgNode) -> list[str] | None:
-    """What COCO's evaluator will measure; None where it is another evaluator."""
+    """What COCO's evaluator will measure; None if it is another evaluator."""
     if isinstance(cfg, CfgNode):
         if not cfg.DATASETS.TEST:
             return []

@@ -36,12 +36,12 @@ class Replay:
     """What a batch gives.
 
     Attributes:
-        losses: their values by name; empty where the model stopped.
+        losses: their values by name; empty if the model stopped.
         error: what it stopped with, if it did.
         gradients: the norm of each parameter's gradient, by name; empty without gradients. They
             are of this process's part; training took their mean over the processes.
         module: the first module whose output is not finite although what it was given is, or the
-            first at all; None where all outputs are finite.
+            first at all; None if all outputs are finite.
     """
 
     losses: dict[str, float]

@@ -66,7 +66,7 @@ def set_data(
             config that does not resize does so where this is given.
 
     Returns:
-        The short edge; None where the config does not resize by it.
+        The short edge; None if the config does not resize by it.
 
     Raises:
         ValueError: `short_edge` for a config that changes test images in another way.
@@ -136,7 +136,7 @@ def set_detections(cfg: DictConfig, objects: int) -> int | None:
         objects: the most of one image.
 
     Returns:
-        The new limit; None where the usual one, of 100 an image, is enough.
+        The new limit; None if the usual one, of 100 an image, is enough.
     """
     limit = -(-objects // 100) * 100
     if limit <= 100:

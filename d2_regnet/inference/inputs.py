@@ -291,7 +291,7 @@ def _taken(
         elif output in path.resolve().parents:
             reason = "in the output folder"
         elif suffix not in known or (suffix == ".ts" and _is_text(path)):
-            reason = f"{suffix or 'no suffix'}, which is no image's or video's"
+            reason = f"{suffix or 'no suffix'}, which is not an image's or video's"
         if reason:
             account.leave_out("files", reason, str(path))
         else:

@@ -71,7 +71,7 @@ class Predictor:
         Raises:
             ValueError: an impossible argument, an unknown class, weights that leave a part of the
                 model without values or were trained on other images (see `Fit.check`), or a file
-                that is no checkpoint.
+                that is not a checkpoint.
             FileNotFoundError: there is no such checkpoint.
         """
         self._set_options(threshold, batch_size)

@@ -141,7 +141,7 @@ def _run_config(path: str) -> DictConfig:
 
 
 def _read_arch(cfg: DictConfig) -> None:
-    """Puts a RegNet's parameters in the place of their file: a run's config.yaml then holds all."""
+    """Puts a RegNet's parameters in place of their file: a run's config.yaml then holds all."""
     body = OmegaConf.select(cfg, "model.backbone.bottom_up")
     if isinstance(body, DictConfig) and is_arch_file(body.get("arch")):
         body.arch = dataclasses.asdict(get_arch(body.arch))
@@ -209,7 +209,7 @@ def run_weights(folder: str | os.PathLike) -> str:
     """The weights that a run is used with: its best, where it has kept them, else its newest.
 
     Returns:
-        A path, of a file that may be gone; empty where the folder has no checkpoint.
+        A path, of a file that may be gone; empty if the folder has no checkpoint.
     """
     best, last = Path(folder, BEST_WEIGHTS), Path(folder, "last_checkpoint")
     if best.is_file():

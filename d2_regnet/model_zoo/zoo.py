@@ -4,7 +4,7 @@ A model is called `{detector}_{arch}_fpn_{schedule}`, its arch as published but 
 `mask_rcnn_regnetx_3.2gf_fpn_1x`. With `.yaml` behind the name it is the yacs form that is meant.
 Any other published arch, and 1x, 2x and 3x of any detector, are composed where a name asks for
 them (`retinanet_regnety_1.6gf_fpn_3x`), without a file, and so is a RegNet of your own, where the
-YAML file of its parameters stands in the place of the arch (`mask_rcnn_nets/mine.yaml_fpn_1x`).
+YAML file of its parameters stands in place of the arch (`mask_rcnn_nets/mine.yaml_fpn_1x`).
 Case, `-` for `_`, the spelling of the arch (`4gf`), and MMDetection's or Detectron2's names
 are all understood.
 """
@@ -40,7 +40,7 @@ def rows() -> dict[str, dict]:
     """What is published about each model, by its name.
 
     `source` is mmdet or detectron2, `config` its name there, `url` its weights, `box_ap` and
-    `mask_ap` COCO AP on val2017 (0 to 100), `mem_gb` the memory of training (GB a GPU); None where
+    `mask_ap` COCO AP on val2017 (0 to 100), `mem_gb` the memory of training (GB a GPU); None if
     nothing is published. `params` and `flops` (multiply-adds; see `flops.py`) were
     counted by `python docs/generate_model_zoo.py`.
     """

@@ -68,7 +68,7 @@ class Run:
 
     @property
     def images_per_second(self) -> float:
-        """Of training, over all processes; NaN where the batch size or the time is not known."""
+        """Of training, over all processes; NaN if the batch size or the time is not known."""
         return (self.batch_size or math.nan) / (self.typical("time") or math.nan)
 
     @property

@@ -151,11 +151,11 @@ def test_what_is_not_taken_is_counted(folder):
     assert len(find_sources(["a"], "a/out", account)) == 2
     assert {reason: tally.count for (_, reason), tally in account.left_out.items()} == {
         "hidden": 2,
-        ".dng, which is no image's or video's": 1,
-        ".ts, which is no image's or video's": 1,  # TypeScript
+        ".dng, which is not an image's or video's": 1,
+        ".ts, which is not an image's or video's": 1,  # TypeScript
         "in the output folder": 1,
     }
-    assert "1 of 7 files left out: .dng, which is no image's or video's (first: a/raw.dng)" in (
+    assert "1 of 7 files left out: .dng, which is not an image's or video's (first: a/raw.dng)" in (
         account.lines()
     )
     account = Account()

@@ -24,7 +24,7 @@ def find_images(folder: Path, account: Account, labels: Iterable[Path] = ()) -> 
         suffix, name = path.suffix.lower(), str(path.relative_to(folder))
         if suffix not in image_suffixes():
             if path not in labels and not is_hidden(path, folder):
-                reason = f"{suffix or 'no suffix'}, which is no image's"
+                reason = f"{suffix or 'no suffix'}, which is not an image's"
                 account.leave_out("files", reason, name)
                 account.use("files", 0)
         elif is_hidden(path, folder):

@@ -27,7 +27,7 @@ class Document:
     Attributes:
         objects: each as the format's `convert` takes it; as many as were written.
         where: what the file calls its objects, such as "line": they are counted from 1.
-        size: width and height of the image that was annotated; None where the file does not say.
+        size: width and height of the image that was annotated; None if the file does not say.
         image: the image's name or path, as the file has it.
         alone: what to tell where the image is missing.
         remarks: things about the file.
@@ -55,7 +55,7 @@ def read_label_files(
               among them and are none;
             - `load(path)`: a `Document`; ValueError where it is none;
             - `context(documents, images, annotations, account)`: whatever takes all of them to
-              know, with `names`: the classes by number, or None where objects have their names;
+              know, with `names`: the classes by number, or None if objects have their names;
             - `convert(object, size, context)`: a `Shape`; `Unusable`, or ValueError.
     """
     account = Account()

@@ -42,7 +42,7 @@ class CascadeMaskROIHeads(CascadeROIHeads):
     ):
         """
         Args:
-            mask_heads: one for each stage; None where masks are not predicted.
+            mask_heads: one for each stage; None if masks are not predicted.
             stage_loss_weights: what all losses of each stage are multiplied by.
             kwargs: those of Detectron2's `CascadeROIHeads`.
 

@@ -48,9 +48,9 @@ def test_hidden_and_other_files_are_counted(maker):
     assert counts == {
         ("images", "hidden"): 2,
         ("label files", "hidden"): 1,
-        ("files", ".db, which is no image's"): 1,
-        ("files", ".dng, which is no image's"): 1,
-        ("files", "no suffix, which is no image's"): 1,
+        ("files", ".db, which is not an image's"): 1,
+        ("files", ".dng, which is not an image's"): 1,
+        ("files", "no suffix, which is not an image's"): 1,
     }
 
 
