@@ -127,7 +127,7 @@ def test_a_videos_frames(folder):
     red = [int(frame.image[..., 0].mean()) for frame in frames]
     np.testing.assert_allclose(red, [0, 40, 80, 120, 160], atol=6)
     assert frames[4].image[..., 2].mean() < 10
-    with pytest.raises(OSError, match="no video"):
+    with pytest.raises(OSError, match="not a video"):
         next(Video(os.devnull, folder).frames())
 
 
