@@ -63,7 +63,7 @@ def read_batch(path: str | os.PathLike) -> dict:
         saved = torch.load(path, map_location="cpu", weights_only=False)
         missing = _KEYS - saved.keys()
     except Exception as error:  # a damaged file can raise anything
-        raise ValueError(f"{path} is damaged or no saved batch: {error}") from error
+        raise ValueError(f"{path} is damaged or not a saved batch: {error}") from error
     if missing:
         raise ValueError(f"{path} is not a saved batch: it has no {', '.join(sorted(missing))}")
     return saved

@@ -130,9 +130,9 @@ def test_random_bytes(head, refused):
 
 def test_not_a_checkpoint_at_all(refused, tmp_path, capsys):
     assert "empty" in refused(b"")
-    assert "no checkpoint" in refused(b"Not a checkpoint.\n" * 50)
-    assert "no checkpoint" in refused(b'{"model": 1}\n')
-    assert "no checkpoint" in refused(b"<html>404</html>")
+    assert "not a checkpoint" in refused(b"Not a checkpoint.\n" * 50)
+    assert "not a checkpoint" in refused(b'{"model": 1}\n')
+    assert "not a checkpoint" in refused(b"<html>404</html>")
     for src in (tmp_path, tmp_path / "absent.pth"):
         with pytest.raises(SystemExit) as exit:
             main([str(src), str(tmp_path / "dst.pth")])

@@ -97,7 +97,7 @@ def flip(path):
         (flip, "the checksum of .*/data/0 is wrong"),
         (lambda path: path.write_bytes(b""), "empty file"),
         (lambda path: path.unlink(), "no such file"),
-        (lambda path: path.write_text("<html>"), "no checkpoint"),
+        (lambda path: path.write_text("<html>"), "not a checkpoint"),
     ],
 )
 def test_a_damaged_one_is_passed_over(tmp_path, caplog, spoil, reason):

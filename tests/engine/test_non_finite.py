@@ -204,5 +204,5 @@ def test_what_is_no_saved_batch(tmp_path, content):
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with pytest.raises(ValueError, match="batch.pth is (damaged or )?no saved batch"):
+    with pytest.raises(ValueError, match="batch.pth is (damaged or )?not a saved batch"):
         read_batch(path)
