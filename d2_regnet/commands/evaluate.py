@@ -20,6 +20,7 @@ from detectron2.evaluation import inference_on_dataset
 from tabulate import tabulate
 
 from d2_regnet.checkpoint.fitting import same_names
+from d2_regnet.data.before_training import check_before_training, dataset_names
 from d2_regnet.data.cleaning import mended
 from d2_regnet.data.findings import refuse_errors
 from d2_regnet.data.formats import FORMATS, UNLABELLED, read_dataset
@@ -30,7 +31,6 @@ from d2_regnet.data.shapes import register_named_shapes
 from d2_regnet.evaluation import FastCOCOEvaluator
 from d2_regnet.inference import Predictor
 from d2_regnet.inference.exported import find_predictor
-from d2_regnet.model_zoo.settings import setting
 from d2_regnet.utils.cli import ToolParser, bad_input, failure, say
 from d2_regnet.utils.dtypes import DTYPES
 from d2_regnet.utils.files import check_folder, write_file
@@ -74,10 +74,9 @@ def own_data(cfg) -> list[str]:
     """The registered data sets that a config is evaluated on; an exported file has None.
 
     Raises:
-        ValueError: it names none, or one that is not registered.
+        ValueError: it names none, or one that is not registered, or that cannot be evaluated.
     """
-    names = () if cfg is None else setting(cfg, "test data") or ()
-    names = [names] if isinstance(names, str) else list(names)
+    names = [] if cfg is None else dataset_names(cfg)["test"]
     if not names:
         raise ValueError("--model names no test data: name some with --data IMAGES ANN")
     for name in names:
@@ -86,6 +85,7 @@ def own_data(cfg) -> list[str]:
             raise ValueError(
                 f"the test data {name!r} is not registered here: name some with --data IMAGES ANN"
             )
+    check_before_training(cfg, eval_only=True)
     return names
 
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from d2_regnet.checkpoint.fitting import same_names
+from d2_regnet.data.before_training import dataset_names
 from d2_regnet.data.checks import read_coco
 from d2_regnet.data.shapes import register_named_shapes
 from d2_regnet.model_zoo.loading import load_any, trained_weights
@@ -94,8 +95,7 @@ def dataset_metadata(
         the weights name the classes nor a registered data set of as many, they are called "class 1"
         and so on. Category ids count from 1 where the data set does not say.
     """
-    tested = setting(cfg, "test data") or []
-    name = tested if isinstance(tested, str) else next(iter(tested), "")
+    name = next(iter(dataset_names(cfg)["test"]), "")
     register_named_shapes(name)
     known = _known(name) if name in DatasetCatalog else Metadata()
     found = list(known.get("thing_classes") or [])

@@ -8,15 +8,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from detectron2.config import LazyConfig
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from omegaconf import OmegaConf
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from d2_regnet.commands import evaluate
 from d2_regnet.data import register_shapes
 from d2_regnet.data.shapes import CLASSES
+from d2_regnet.engine import load_config
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +184,24 @@ def test_a_config_without_test_data_asks_for_some():
         cfg = OmegaConf.create({"dataloader": {"test": {"dataset": {"names": names}}}})
         with pytest.raises(ValueError, match="--data IMAGES ANN"):
             evaluate.own_data(cfg)
+
+
+def test_own_test_data_are_checked_as_those_of_data(tiny_run, tmp_path, refused):
+    """Ids that stand for several objects would end Detectron2's loading."""
+    image = {"id": 1, "file_name": "a.png", "width": 9, "height": 9}
+    box = {"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "area": 25, "iscrowd": 0}
+    categories = [{"id": i, "name": f"kind {i}"} for i in range(1, 7)]
+    coco = {"images": [image], "categories": categories, "annotations": [box | {"id": 0}] * 2}
+    coco["annotations"][1] = box | {"id": 0, "bbox": [2, 2, 5, 5]}
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    (tmp_path / "val.json").write_text(json.dumps(coco))
+    cfg = load_config(str(tiny_run / "config.yaml"))
+    cfg.datasets = {
+        "own_val": {"json_file": str(tmp_path / "val.json"), "image_root": str(tmp_path)}
+    }
+    cfg.dataloader.test.dataset.names = "own_val"
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    words = ["--model", tmp_path / "config.yaml", "--weights", tiny_run / "model_final.pth"]
+    assert "own_val has 1 error(s), the first: duplicate annotation id" in refused(
+        evaluate.main, *words, "--device", "cpu"
+    )
