@@ -403,9 +403,9 @@ def test_two_processes_share_the_work(root, config, tmp_path, by):
 
 
 def documented(root):
-    """The commands of docs/results/photographs.md that train."""
+    """The commands of docs/results/short_runs.md that train."""
     blocks = re.findall(
-        r"```sh\n(.*?)```", (root / "docs/results/photographs.md").read_text(), re.DOTALL
+        r"```sh\n(.*?)```", (root / "docs/results/short_runs.md").read_text(), re.DOTALL
     )
     (block,) = [block for block in blocks if "train.max_iter=20" in block]
     return [
