@@ -38,10 +38,12 @@ docs:  ## the documentation site in output/site; a broken link or an undocumente
 	@tools/setup.sh docs
 	@$(BIN)/python -m mkdocs build --strict
 
-lint:  ## ruff: rules and format
+lint:  ## ruff: rules and format; pyright: types
 	@tools/setup.sh ruff
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@tools/setup.sh
+	@$(BIN)/pyright
 
 clean:  ## remove builds and caches; .venv and output stay
 	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -10,8 +10,8 @@ from torch import nn
 from torchvision.models import get_model, list_models
 
 from d2_regnet.archs import arch_name, get_arch, list_archs
-from d2_regnet.checkpoint import timm as timm_source
-from d2_regnet.checkpoint import torchvision as torchvision_source
+from d2_regnet.checkpoint.sources import timm as timm_source
+from d2_regnet.checkpoint.sources import torchvision as torchvision_source
 from d2_regnet.inference.optimize import fold_norms
 from d2_regnet.modeling import build_regnet
 from d2_regnet.utils import flops

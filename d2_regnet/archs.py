@@ -11,9 +11,10 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, astuple, dataclass, fields
-from functools import cached_property, partial
+from dataclasses import Field, asdict, astuple, dataclass, fields
+from functools import partial
 from numbers import Integral, Real
+from typing import ClassVar
 
 import numpy as np
 import yaml
@@ -38,15 +39,15 @@ class Complexity:
 
 
 class Stages:
-    """A network of stages of equal blocks (the paper's AnyNet, section 3.2), and what it costs.
+    """A network of stages of equal blocks (the paper's AnyNet, section 3.2), and what it costs."""
 
-    Attributes:
-        stem_width: channels of the stem's output.
-        stage_widths, stage_depths, stage_group_widths, stage_bottleneck_ratios: one number a stage:
-            output channels, blocks, channels per group of the 3x3 convolutions, and bottleneck
-            width over block width.
-        se_ratio: width of squeeze-and-excitation over the block's input width; 0 leaves it out.
-    """
+    __dataclass_fields__: ClassVar[dict[str, Field]]  # its subclasses are dataclasses
+    stem_width: int  # channels of the stem's output
+    stage_widths: tuple[int, ...]  # output channels of every stage
+    stage_depths: tuple[int, ...]  # blocks
+    stage_group_widths: tuple[int, ...]  # channels per group of the 3x3 convolutions
+    stage_bottleneck_ratios: tuple[float, ...]  # bottleneck width over block width
+    se_ratio: float  # width of squeeze-and-excitation over the block's input width; 0: none
 
     @property
     def family(self) -> str:
@@ -119,6 +120,10 @@ class RegNetArch(Stages):
             0 leaves it out (RegNetX).
         stem_width: channels of the stem's output, >= 1.
 
+    Attributes:
+        stage_widths, stage_depths, stage_group_widths: of every stage, its output channels, its
+            number of blocks, and the channels per group of its 3x3 convolutions.
+
     Raises:
         ValueError: a parameter is outside its range, or no network can be built from them.
     """
@@ -151,6 +156,9 @@ class RegNetArch(Stages):
             raise ValueError(f"RegNetArch: bottleneck_ratio={self.bottleneck_ratio} must be > 0")
         if not 0 <= self.se_ratio <= 1:
             raise ValueError(f"RegNetArch: se_ratio={self.se_ratio} is outside [0, 1]")
+        for name in ("w_a", "w_m", "bottleneck_ratio", "se_ratio"):
+            object.__setattr__(self, name, float(getattr(self, name)))  # yacs tells 8 from 8.0
+        self._derive()
         for width, group_width in zip(self.stage_widths, self.stage_group_widths):
             bottleneck = round(width * self.bottleneck_ratio)
             if bottleneck % group_width:
@@ -164,56 +172,30 @@ class RegNetArch(Stages):
                 f"RegNetArch: se_ratio={self.se_ratio} leaves no channel for squeeze-and-"
                 "excitation in the narrowest block; raise it, or set 0 to leave it out"
             )
-        for name in ("w_a", "w_m", "bottleneck_ratio", "se_ratio"):
-            object.__setattr__(self, name, float(getattr(self, name)))  # yacs tells 8 from 8.0
 
-    @cached_property
-    def _quantized(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Stage widths and depths before the compatibility adjustment (paper, eqs. 2 to 4)."""
+    def _derive(self) -> None:
+        """Sets the numbers of the stages: paper, eqs. 2 to 4, with widths and group widths that
+        divide, as of pycls's `adjust_block_compatibility`."""
         continuous = np.arange(self.depth) * self.w_a + self.w_0
         exponents = np.round(np.log(continuous / self.w_0) / np.log(self.w_m))
-        widths = self.w_0 * np.power(self.w_m, exponents)
-        widths = np.round(widths / WIDTH_QUANTUM).astype(int) * WIDTH_QUANTUM
-        widths, depths = np.unique(widths, return_counts=True)
-        return tuple(widths.tolist()), tuple(depths.tolist())
-
-    @cached_property
-    def _compatible(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Stage widths and group widths that divide (pycls `adjust_block_compatibility`)."""
-        widths, group_widths = [], []
-        ratio = self.bottleneck_ratio
-        for width in self._quantized[0]:
+        quantized = self.w_0 * np.power(self.w_m, exponents)
+        quantized = np.round(quantized / WIDTH_QUANTUM).astype(int) * WIDTH_QUANTUM
+        quantized, depths = np.unique(quantized, return_counts=True)
+        widths, group_widths, ratio = [], [], self.bottleneck_ratio
+        for width in quantized.tolist():
             bottleneck = int(max(1, width * ratio))
-            group_width = int(min(self.group_width, bottleneck))
+            group_width = min(self.group_width, bottleneck)
             multiple = math.lcm(group_width, int(ratio)) if ratio > 1 else group_width
-            bottleneck = self._to_multiple(bottleneck, multiple)
-            widths.append(int(bottleneck / ratio))
-            group_widths.append(group_width)
-        return tuple(widths), tuple(group_widths)
+            widths.append(int(self._to_multiple(bottleneck, multiple) / ratio))
+            group_widths.append(int(group_width))
+        object.__setattr__(self, "stage_widths", tuple(widths))
+        object.__setattr__(self, "stage_depths", tuple(depths.tolist()))
+        object.__setattr__(self, "stage_group_widths", tuple(group_widths))
+        object.__setattr__(self, "stage_bottleneck_ratios", (ratio,) * len(widths))
 
     @staticmethod
     def _to_multiple(width: int, of: int) -> int:
         return max(of, round(width / of) * of)
-
-    @property
-    def stage_widths(self) -> tuple[int, ...]:
-        """Output channels of every stage."""
-        return self._compatible[0]
-
-    @property
-    def stage_depths(self) -> tuple[int, ...]:
-        """Number of blocks in every stage."""
-        return self._quantized[1]
-
-    @property
-    def stage_group_widths(self) -> tuple[int, ...]:
-        """Channels per group of every stage's 3x3 convolutions."""
-        return self._compatible[1]
-
-    @property
-    def stage_bottleneck_ratios(self) -> tuple[float, ...]:
-        """`bottleneck_ratio` of every stage."""
-        return (self.bottleneck_ratio,) * len(self.stage_widths)
 
 
 class TorchvisionArch(RegNetArch):
@@ -245,7 +227,6 @@ def _dense(w_in, w_out) -> Complexity:
 
 
 _x, _y = RegNetArch, partial(RegNetArch, se_ratio=0.25)
-
 
 # The paper's models (appendix, tables 5 and 6), as in pycls's configs/dds_baselines.
 _PUBLISHED = {
@@ -302,7 +283,7 @@ def _parse(name: str) -> tuple[str, float, bool] | None:
     return family.upper(), round(float(number.replace("_", ".")) * scale, 6), bool(torchvision)
 
 
-_BY_SIZE = {_parse(name): name for name in [*_PUBLISHED, *_OTHERS]}
+_BY_SIZE = {size: name for name in [*_PUBLISHED, *_OTHERS] if (size := _parse(name))}
 
 
 def list_archs(others: bool = False) -> list[str]:
@@ -368,7 +349,7 @@ def get_arch(arch: "str | os.PathLike | Stages | Mapping") -> Stages:
         return _from_parameters(arch)
     if is_arch_file(arch):
         return _from_file(arch)
-    return (_PUBLISHED | _OTHERS)[arch_name(arch)]
+    return (_PUBLISHED | _OTHERS)[arch_name(str(arch))]
 
 
 def _from_parameters(parameters: Mapping) -> RegNetArch:

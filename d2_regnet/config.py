@@ -86,11 +86,7 @@ def regnet_arguments(cfg: CfgNode) -> dict:
         ValueError: MODEL.REGNETS is missing, or its settings contradict each other or cannot be;
             the message names the key.
     """
-    if "REGNETS" not in cfg.MODEL:
-        raise ValueError(
-            "MODEL.REGNETS is missing: call d2_regnet.add_regnet_config(cfg) after get_cfg()"
-        )
-    node = cfg.MODEL.REGNETS
+    node = _group(cfg, "REGNETS")
     try:
         arch = get_arch(_arch(node))
     except ValueError as error:
@@ -115,12 +111,18 @@ def regnet_arguments(cfg: CfgNode) -> dict:
 def regnet_key(message: str) -> str:
     """The key behind an error of `build_regnet`, whose messages begin with an argument's name."""
     argument = message.replace(":", " ").split()[0]
-    return {
-        "freeze_at": "MODEL.BACKBONE.FREEZE_AT",
-        "norm": "MODEL.REGNETS.NORM",
-        "out_features": "MODEL.REGNETS.OUT_FEATURES",
-        "activation_checkpoint": "MODEL.REGNETS.ACTIVATION_CHECKPOINT",
-    }.get(argument, "MODEL.REGNETS")
+    if argument == "freeze_at":
+        return "MODEL.BACKBONE.FREEZE_AT"
+    own = argument in ("norm", "out_features", "activation_checkpoint")
+    return f"MODEL.REGNETS.{argument.upper()}" if own else "MODEL.REGNETS"
+
+
+def _group(cfg: CfgNode, name: str) -> CfgNode:
+    if name not in cfg.MODEL:
+        raise ValueError(
+            f"MODEL.{name} is missing: call d2_regnet.add_regnet_config(cfg) after get_cfg()"
+        )
+    return cfg.MODEL[name]
 
 
 def _arch(node: CfgNode) -> str | dict:
@@ -140,11 +142,7 @@ def yacs_options(cfg: CfgNode) -> dict:
     Raises:
         ValueError: naming the key.
     """
-    if "OPTIMIZED" not in cfg.MODEL:
-        raise ValueError(
-            "MODEL.OPTIMIZED is missing: call d2_regnet.add_regnet_config(cfg) after get_cfg()"
-        )
-    node, name = cfg.MODEL.OPTIMIZED, cfg.MODEL.META_ARCHITECTURE
+    node, name = _group(cfg, "OPTIMIZED"), cfg.MODEL.META_ARCHITECTURE
     if name not in META_ARCH_REGISTRY:
         known = sorted(kind for kind, _ in META_ARCH_REGISTRY)
         raise ValueError(f"MODEL.META_ARCHITECTURE {name!r} is unknown; {suggest(name, known)}")

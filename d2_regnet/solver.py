@@ -30,14 +30,14 @@ def multi_step_lr(
 ) -> DictConfig:
     """A step schedule with linear warm-up: an `lr_multiplier` for a LazyConfig.
 
-    At step i of `max_iter` the rate is multiplied by gamma to the power of the drops that have
-    passed, and for i < w = `warmup_steps` by warmup_factor + (1 - warmup_factor) i / (w - 1): as
-    with mmengine's LinearLR(begin=0, end=w), the last warm-up step has the full rate. Everything
+    At step i of `max_iter` the learning rate is multiplied by gamma to the power of the drops that
+    have passed, and for i < w = `warmup_steps` by warmup_factor + (1 - warmup_factor) i / (w - 1):
+    as with mmengine's LinearLR(begin=0, end=w), the last warm-up step has the full one. Everything
     is a fraction of the training, so that a changed `train.max_iter` stretches it all.
 
     Args:
         epochs: length of the training.
-        drops: the epochs at whose beginning the rate drops, ascending, each in 1..epochs - 1.
+        drops: the epochs at whose beginning it drops, ascending, each in 1..epochs - 1.
         max_iter: length of the training in steps, above `warmup_steps`.
         gamma: the factor of each drop.
         warmup_steps: length of the warm-up in steps, >= 2; 0 leaves it out.
@@ -72,9 +72,8 @@ def clip_gradients(
 ) -> torch.utils.hooks.RemovableHandle:
     """Makes every `optimizer.step()` clip the norm of all its gradients taken together.
 
-    As `torch.nn.utils.clip_grad_norm_` over the whole model (MMDetection's `clip_grad`; Detectron2
-    clips each parameter for itself). Right under AMP too: the scaler removes its scale before the
-    step. In training, the norm before the clipping is logged as `grad_norm`.
+    As MMDetection's `clip_grad`; Detectron2 clips each parameter for itself. Right under AMP too:
+    the scaler removes its scale first. The norm before the clipping is logged as `grad_norm`.
 
     Args:
         optimizer: any torch optimizer.

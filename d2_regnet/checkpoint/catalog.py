@@ -5,7 +5,7 @@
     regnet://torchvision/regnet_x_3_2gf.IMAGENET1K_V1   ... or others, by their name
     regnet://timm/regnetx_032.pycls_in1k                ... timm's, with or without the tag
     regnet://mmdet/regnetx_3.2gf                        ... MMDetection's (open-mmlab://)
-    regnet://mmdet/mask_rcnn_regnetx_3.2gf_fpn_1x       a trained detector, by its model's name
+    regnet://mmdet/mask_rcnn_regnetx_3.2gf_fpn_1x       a trained detector, by the config's name
     regnet://detectron2/mask_rcnn_regnetx_4.0gf_fpn_lsj_400ep   Detectron2's own, as it is
 
 A name stands for a local file: downloaded once, checked, converted once by
@@ -94,12 +94,8 @@ def get_local_path(name: str, *, force: bool = False) -> str:
     """The local, converted file of ``regnet://source/name``. Safe to ask from several processes.
 
     Args:
-        name: see the top of this file. Case, hyphens and a RegNet's spelling are free, as in
-            `arch_name`.
+        name: see the top of this file. Case, hyphens and a RegNet's spelling are free.
         force: download and convert again, whatever is cached.
-
-    Returns:
-        The path of a Detectron2 checkpoint in the cache.
 
     Raises:
         ValueError: an unknown name, a file other than the published one, or one that `convert`
@@ -133,19 +129,19 @@ def get_local_path(name: str, *, force: bool = False) -> str:
             _make_writable(folder)
             with file_lock(converted):
                 if force or not os.path.isfile(converted):  # or another process was faster
-                    convert(original, converted, overwrite=True, **_expected(published))
+                    source, arch = _expected(published)
+                    convert(original, converted, source=source, arch=arch, overwrite=True)
     except ValueError as err:
         raise ValueError(f"{published}: {err}; replace or remove {original}") from err
     return converted
 
 
-def _expected(published: Published) -> dict[str, str]:
-    """What `convert` must find in a file of this name, so that it refuses any other."""
+def _expected(published: Published) -> tuple[str, str | None]:
+    """The source and arch that `convert` must find in a file of this name, or refuse it."""
     if published.source == "pycls":  # which publishes no hash
-        return {"source": "pycls", "arch": published.name}
-    if published.name.startswith("resnet"):  # MMDetection took its names from torchvision's
-        return {"source": "mmdet"}
-    return {"source": published.source}
+        return "pycls", published.name
+    # MMDetection took the names of its ResNets from torchvision's.
+    return "mmdet" if published.name.startswith("resnet") else published.source, None
 
 
 def _at_hand(published: Published, force: bool) -> str | None:
@@ -222,8 +218,9 @@ def _make_writable(folder: str) -> None:
 def _converter() -> str:
     """The version of the converter: a digest of its code, which nobody can forget to raise."""
     digest = hashlib.sha256(d2_regnet.__version__.encode())
-    for file in sorted(resources.files(__package__).iterdir(), key=lambda file: file.name):
-        if file.name.endswith(".py"):
+    files = resources.files("d2_regnet.checkpoint").iterdir()
+    for file in sorted(files, key=lambda file: file.name):
+        if file.name.endswith((".py", ".json")):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:8]
 
@@ -232,16 +229,12 @@ def _converter() -> str:
 
 
 def _addresses(source: str) -> dict[str, str]:
-    text = resources.files(__package__).joinpath("addresses.json").read_text()
-    return json.loads(text)[source]
-
-
-def _rows(source: str) -> dict[str, str]:
-    zoo = resources.files("d2_regnet") / "model_zoo" / "zoo.json"
-    rows = json.loads(zoo.read_text())
-    return {
-        name: row["url"] for name, row in rows.items() if row["source"] == source and row["url"]
-    }
+    """Of the backbones of `addresses.json`, and the detectors of the model zoo."""
+    package = resources.files("d2_regnet")
+    known = json.loads((package / "checkpoint" / "addresses.json").read_text())
+    zoo = json.loads((package / "model_zoo" / "zoo.json").read_text()).items()
+    trained = {name: row["url"] for name, row in zoo if row["source"] == source and row["url"]}
+    return known.get(source, {}) | trained
 
 
 def _torchvision() -> dict[str, str]:
@@ -250,7 +243,7 @@ def _torchvision() -> dict[str, str]:
     urls = {}
     for model in list_models(include=["regnet_*", "resnet50", "resnet101"]):  # and the baselines'
         weights = get_model_weights(model)
-        urls[model] = weights.DEFAULT.url
+        urls[model] = weights["DEFAULT"].url
         urls |= {f"{model}.{each.name}": each.url for each in weights}
     return urls
 
@@ -267,17 +260,17 @@ def _timm() -> dict[str, str]:
     for name in timm.list_models("regnet[xy]_*", pretrained=True):
         model = name.partition(".")[0]
         for each in (name, model):  # without a tag, timm gives its default
-            repo = timm.models.get_pretrained_cfg(each).hf_hub_id
+            repo = timm.get_pretrained_cfg_value(each, "hf_hub_id")
             urls[each] = f"https://huggingface.co/{repo}/resolve/main/model.safetensors"
     return urls
 
 
 _SOURCES = {
     "pycls": lambda: _addresses("pycls"),
-    "mmdet": lambda: _addresses("mmdet") | _rows("mmdet"),
+    "mmdet": lambda: _addresses("mmdet"),
     "torchvision": _torchvision,
     "timm": _timm,
-    "detectron2": lambda: _rows("detectron2"),
+    "detectron2": lambda: _addresses("detectron2"),
 }
 
 

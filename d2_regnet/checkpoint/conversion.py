@@ -9,17 +9,17 @@ import torch
 
 from d2_regnet.archs import arch_name, suggest
 
-from . import mmdet, pycls, timm, torchvision, vissl
+from . import mmdet, sources
 from .backbone import Mapped, State
 from .reading import read
 from .writing import check_destination, write
 
-# A source is a module with `matches(state)` and `convert(state, meta)`.
+# Each has `matches(state)` and `convert(state, meta)`.
 SOURCES = {
-    "pycls": pycls,
-    "torchvision": torchvision,
-    "timm": timm,
-    "vissl": vissl,
+    "pycls": sources.pycls,
+    "torchvision": sources.torchvision,
+    "timm": sources.timm,
+    "vissl": sources.vissl,
     "mmdet": mmdet,
 }
 
@@ -169,7 +169,10 @@ def convert_state(
     meta = meta or {}
     source = _source(state, meta, source)
     mapped = SOURCES[source].convert(state, meta)
-    _check_arch(mapped, arch)
+    if arch and arch.lower() != mapped.arch.lower() and (wanted := arch_name(arch)) != mapped.arch:
+        raise ValueError(
+            f"arch {wanted} contradicts the file, whose tensors are those of {mapped.arch}"
+        )
     _check(state, mapped)
     return source, with_input_format(mapped, input_format or mapped.input_format)
 
@@ -202,21 +205,6 @@ def _source(state: State, meta: Mapping[str, Any], wanted: str | None) -> str:
     if wanted is not None:
         raise ValueError(f"source {wanted} contradicts the file, whose names are {found[0]}'s")
     return found[0]
-
-
-def _check_arch(mapped: Mapped, wanted: str | None) -> None:
-    if wanted is None:
-        return
-    try:
-        wanted = arch_name(wanted)
-    except ValueError:
-        if str(wanted).lower() != mapped.arch.lower():
-            raise
-        return
-    if wanted != mapped.arch:
-        raise ValueError(
-            f"arch {wanted} contradicts the file, whose tensors are those of {mapped.arch}"
-        )
 
 
 def _check(state: State, mapped: Mapped) -> None:

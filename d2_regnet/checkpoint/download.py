@@ -8,6 +8,7 @@ import re
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -64,7 +65,7 @@ def download(
     A progress bar is drawn on a terminal, and nowhere else.
 
     Args:
-        url: an http or https address.
+        url: of http or https.
         dst: a file in an existing folder.
         sha256: the leading hex digits of the file's SHA-256, where they are published.
         timeout: seconds without an answer before an attempt is given up.
@@ -77,7 +78,7 @@ def download(
         ConnectionError: no connection, any other refusal, or a transfer that stayed incomplete.
         ValueError: the file is not the published one; what was downloaded is removed.
     """
-    part = f"{dst}.part"
+    part = Path(f"{dst}.part")
     logger.info(f"Downloading {url} to {dst}")
     for attempt in range(1, attempts + 1):
         try:
@@ -89,7 +90,7 @@ def download(
             logger.warning(f"{err}; trying again")
             time.sleep(pause * 2 ** (attempt - 1))
     try:
-        verify(part, sha256 or linked)
+        verify(str(part), sha256 or linked)
     except ValueError as err:
         _discard(part)
         raise ValueError(f"{url}: {err}; the download was removed") from err
@@ -97,14 +98,14 @@ def download(
     _discard(part)
 
 
-def _fetch(url: str, part: str, timeout: float) -> str:
+def _fetch(url: str, part: Path, timeout: float) -> str:
     """One attempt to complete the file `part`. Returns a SHA-256 that came along, or ""."""
-    have = os.path.getsize(part) if os.path.exists(part) else 0
+    have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "d2_regnet"})
     if have:
         request.add_header("Range", f"bytes={have}-")
-        if etag := _etag(part):  # the rest of a file that was replaced meanwhile is of no use
-            request.add_header("If-Range", etag)
+        if _etag(part).exists():  # the rest of a file that was replaced meanwhile is of no use
+            request.add_header("If-Range", _etag(part).read_text())
     redirects = _Redirects()
     try:
         response = urllib.request.build_opener(redirects).open(request, timeout=timeout)
@@ -131,20 +132,10 @@ def _fetch(url: str, part: str, timeout: float) -> str:
             _discard(part)
             etag = response.headers.get("ETag", "")
             if etag.startswith('"'):  # weak ones cannot identify bytes (RFC 9110, 13.1.5)
-                with open(f"{part}.etag", "w") as f:
-                    f.write(etag)
-        size = have
-        with (
-            open(part, "ab") as f,
-            tqdm(
-                desc=os.path.basename(url),
-                total=total,
-                initial=have,
-                unit="B",
-                unit_scale=True,
-                disable=None,
-            ) as bar,
-        ):
+                _etag(part).write_text(etag)
+        size, name = have, os.path.basename(url)
+        bar = tqdm(desc=name, total=total, initial=have, unit="B", unit_scale=True, disable=None)
+        with open(part, "ab") as f, bar:
             while chunk := _read(response, url):
                 size += f.write(chunk)
                 bar.update(len(chunk))
@@ -153,7 +144,7 @@ def _fetch(url: str, part: str, timeout: float) -> str:
     return redirects.sha256
 
 
-def _refused(url: str, part: str, have: int, err: urllib.error.HTTPError) -> None:
+def _refused(url: str, part: Path, have: int, err: urllib.error.HTTPError) -> None:
     """Raises what an HTTP error means; returns where it means that the file is already whole."""
     with err:
         reason = f"{url}: HTTP {err.code} {err.reason}"
@@ -176,15 +167,11 @@ def _read(response, url: str) -> bytes:
         raise _Interrupted(f"{url}: {err or type(err).__name__}") from err
 
 
-def _etag(part: str) -> str:
-    try:
-        with open(f"{part}.etag") as f:
-            return f.read()
-    except FileNotFoundError:
-        return ""
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _etag(part).unlink(missing_ok=True)
 
 
-def _discard(part: str) -> None:
-    for path in (part, f"{part}.etag"):
-        if os.path.exists(path):
-            os.remove(path)
+def _etag(part: Path) -> Path:
+    """Where the ETag of a download that has begun is kept."""
+    return part.with_name(f"{part.name}.etag")

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -144,8 +144,10 @@ def load_fitting(model: nn.Module, weights: str) -> Fit:
             f"{weights}: {len(broken)} of {len(kept)} tensors are not finite, such "
             f"as {broken[0]}: its training diverged; take an earlier one"
         )
-    body = _BOTTOM_UP if any(name.startswith(_BOTTOM_UP) for name in wanted) else "backbone."
-    lacking = [n for n in wanted if n in missing and n.startswith(body) and not _MAY_LACK.search(n)]
+    backbone = _BOTTOM_UP if any(name.startswith(_BOTTOM_UP) for name in wanted) else "backbone."
+    lacking = [
+        n for n in wanted if n in missing and n.startswith(backbone) and not _MAY_LACK.search(n)
+    ]
     detector = any(not name.startswith("backbone.") for name in kept)
     run = meta.get("run")
     classes = meta.get("classes") or (run.get("classes") if isinstance(run, dict) else None)
@@ -160,7 +162,7 @@ def load_fitting(model: nn.Module, weights: str) -> Fit:
     )
 
 
-def _contradictions(model: nn.Module, meta: dict) -> Iterator[str]:
+def _contradictions(model: nn.Module, meta: Mapping) -> Iterator[str]:
     """Where a converted checkpoint's metadata tell of other images than the model takes."""
     order, own = meta.get("input_format"), getattr(model, "input_format", None)
     if order in ("BGR", "RGB") and own in ("BGR", "RGB") and order != own:

@@ -1,7 +1,9 @@
 """Detectron2's checkpointer, of which no file runs code."""
 
 import os
+from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
@@ -21,8 +23,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         meta: what lay beside the tensors in the last file read.
     """
 
-    incompatible = None
-    meta = MappingProxyType({})
+    incompatible: Any = None
+    meta: Mapping = MappingProxyType({})
 
     def _load_file(self, filename: str) -> dict:
         if not filename.endswith((".pkl", ".pyth")):

@@ -25,8 +25,7 @@ class Checkpoint:
     """One checkpoint file as it was found.
 
     Attributes:
-        path: the file.
-        sha256: hex digest of the file.
+        path, sha256: of the file, the digest in hex.
         state: names and CPU tensors of the model, as the source spells them.
         meta: the plain data that the file holds besides (epoch, config text, versions).
         dropped: names of tensors that are not part of the model (optimizer, averages) -> why.
@@ -83,9 +82,6 @@ def _line(error: Exception) -> str:
     return line if line.isprintable() else ascii(line)
 
 
-# --- containers -----------------------------------------------------------------------------------
-
-
 def _open(path: str) -> tuple[Any, dict[str, Any]]:
     """The object that a file holds, and what its container says about it."""
     size = os.path.getsize(path)
@@ -133,8 +129,6 @@ def _check_zip(path: str, size: int) -> None:
         raise Refused(f"is damaged: declares {total} bytes of content in a file of {size}")
 
 
-# --- wrappers -------------------------------------------------------------------------------------
-
 # Where training code keeps the weights inside a file, outermost key first.
 _WRAPPERS = (
     ("model_state",),  # pycls
@@ -144,18 +138,14 @@ _WRAPPERS = (
     ("blobs",),  # Detectron
 )
 
-_DISTRIBUTED = "was wrapped in DistributedDataParallel: save model.module.state_dict()"
-_AVERAGE = "is an average (EMA) of weights: save the averaged model's own state_dict()"
-_LIGHTNING = "is a LightningModule: save its inner model's state_dict()"
+# What all names may begin with -> why.
 _FOREIGN_PREFIXES = {
-    "module.": _DISTRIBUTED,
-    "ema.": _AVERAGE,
-    "ema_": _AVERAGE,
-    "ema_model.": _AVERAGE,
-    "model_ema.": _AVERAGE,
-    "model.": _LIGHTNING,
-    "net.": _LIGHTNING,
-    "_orig_mod.": "was compiled: save the original model's state_dict()",
+    ("module.",): "was wrapped in DistributedDataParallel: save model.module.state_dict()",
+    ("ema.", "ema_", "ema_model.", "model_ema."): (
+        "is an average (EMA) of weights: save the averaged model's own state_dict()"
+    ),
+    ("model.", "net."): "is a LightningModule: save its inner model's state_dict()",
+    ("_orig_mod.",): "was compiled: save the original model's state_dict()",
 }
 
 
@@ -202,6 +192,7 @@ def _tensors(value: Any) -> dict[str, torch.Tensor]:
 
 
 def _refuse_foreign_prefix(state: Mapping[str, torch.Tensor]) -> None:
-    for prefix, reason in _FOREIGN_PREFIXES.items():
-        if state and all(name.startswith(prefix) for name in state):
-            raise Refused(f"every name begins with {prefix!r}: the model {reason}")
+    for prefixes, reason in _FOREIGN_PREFIXES.items():
+        for prefix in prefixes:
+            if all(name.startswith(prefix) for name in state):
+                raise Refused(f"every name begins with {prefix!r}: the model {reason}")

@@ -60,7 +60,7 @@ def load_torch(path: str) -> Any:
         Refused: the file asks to run something.
         Exception: of any kind, if it is damaged.
     """
-    stand_ins = [(stand_in, name) for name, stand_in in _METADATA.items()]
+    stand_ins: list = [(stand_in, name) for name, stand_in in _METADATA.items()]
     try:
         with torch.serialization.safe_globals(stand_ins):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -88,7 +88,7 @@ def load_arrays(path: str) -> Any:
     for opcode, argument, _ in pickletools.genops(data):
         count += 1
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            highest = max(highest, argument)
+            highest = max(highest, argument or 0)
     if highest > count:
         raise Refused("is damaged")
     return _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()

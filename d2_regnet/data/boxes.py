@@ -155,11 +155,11 @@ def _by_edges(boxes, sizes) -> Form | None:
 
 def _fractions(shares: dict[str, float]) -> str:
     of_image = {name: share for name, share in shares.items() if "as fractions" in name}
-    return max(of_image, key=of_image.get)
+    return max(of_image, key=of_image.__getitem__)
 
 
 def _best(shares: dict[str, float], coco: float, evidence: str) -> Form:
-    name = max(shares, key=shares.get)
+    name = max(shares, key=shares.__getitem__)
     if shares[name] < _ENOUGH or name == COCO:
         return Form("", shares[name], coco, evidence)
     return Form(name, shares[name], coco, evidence)
@@ -170,7 +170,7 @@ def _inside(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     slack = np.maximum(1, 0.01 * sizes)
     sides = corners[:, 2:] - corners[:, :2]
     within = (corners[:, :2] >= -slack) & (corners[:, 2:] <= sizes + slack) & (sides >= 1)
-    return within.all(1)
+    return np.all(within, axis=1)
 
 
 def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:

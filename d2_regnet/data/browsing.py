@@ -73,14 +73,14 @@ def draw(coco: dict, folder: str, target: str | os.PathLike) -> None:
             by_image.setdefault(each["image_id"], []).append(each)
     shown = []
     for number, image in enumerate(coco["images"][:: -(-len(coco["images"]) // _DRAWN)], 1):
-        name, size = f"{number:02d}.jpg", (int(image["height"]), int(image["width"]))
+        name, width, height = f"{number:02d}.jpg", int(image["width"]), int(image["height"])
         title = f"{image['file_name']}: {len(by_image.get(image['id'], []))} objects"
         try:
-            pixels = read_image(os.path.join(folder, image["file_name"]), "RGB", size[::-1])
+            pixels = read_image(os.path.join(folder, image["file_name"]), "RGB", (width, height))
         except (OSError, ValueError) as error:
             shown.append(f"<p>{html.escape(f'{title}: {error}')}</p>")
             continue
-        records = [_record(each, places, size[::-1]) for each in by_image.get(image["id"], [])]
+        records = [_record(each, places, (width, height)) for each in by_image.get(image["id"], [])]
         found = from_annotations(records, pixels.shape[:2])
         with whole_file(target / name) as file:
             Image.fromarray(draw_instances(pixels, found, metadata)).save(file, "JPEG", quality=90)

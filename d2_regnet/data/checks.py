@@ -7,6 +7,7 @@ import codecs
 import itertools
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from detectron2.utils.file_io import PathManager
@@ -156,7 +157,7 @@ def _unused(coco: dict, findings, used_images: set, used_categories: set) -> lis
     return found
 
 
-Problem = tuple[Kind, str, str | dict | None]  # kind, detail, remedy
+Problem = tuple[Kind, str, Any]  # kind, detail, remedy: `Finding`'s
 
 
 def _id_of(annotation: dict, first: dict, unused: Iterator[int]) -> Iterator[Problem]:
@@ -241,7 +242,7 @@ def _annotation(a, sizes: dict, categories: dict, masks: bool) -> Iterator[Probl
         if not _sound(inside):
             return
         box = _sized(inside)
-    for problem in (*_box(box, *size, inside), *problems):
+    for problem in (*_box(box, size[0], size[1], inside), *problems):
         yield problem
         box = problem[2].get("bbox", box) if isinstance(problem[2], dict) else box
     if masks and not segmentation:
@@ -318,7 +319,7 @@ def _form_of_boxes(annotations: list, sizes: dict) -> Form | None:
     for a in annotations[:: max(1, len(annotations) // _LOOKED_AT)]:
         box = a.get("bbox") if isinstance(a, dict) else None
         sound = isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
-        sound = sound and all(box[2:])  # one that is but empty says nothing
+        sound = sound and box and all(box[2:])  # one that is but empty says nothing
         size = (
             sizes.get(a.get("image_id"))
             if sound and isinstance(a.get("image_id"), int | str)

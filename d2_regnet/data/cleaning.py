@@ -28,7 +28,7 @@ def cleaned(coco: dict, findings: Iterable[Finding]) -> tuple[dict, list[str]]:
         if finding.remedy == DROP:
             dropped[finding.section].add(finding.index)
             done = "removed"
-        elif finding.remedy:
+        elif isinstance(finding.remedy, dict):
             changes[finding.section].setdefault(finding.index, {}).update(finding.remedy)
             done = ", ".join(
                 f"{key} removed" if value is None else f"{key} set to {value}"

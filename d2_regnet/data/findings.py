@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeGuard
 
 __all__ = ["DROP", "Finding", "Kind", "refuse_errors"]
 
@@ -93,7 +94,7 @@ def refuse_errors(findings: Iterable[Finding], of: str, remedy: str) -> None:
         )
 
 
-def is_number(value) -> bool:
+def is_number(value) -> TypeGuard[int | float]:
     # NaN is in no range; the numbers that are, stay finite in float arithmetic.
     return type(value) in (int, float) and -1e100 < value < 1e100
 

@@ -10,6 +10,7 @@ import torch
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 from torchvision.io import ImageReadMode, decode_jpeg
 
 __all__ = [
@@ -76,7 +77,7 @@ def read_header(file_name: str | os.PathLike) -> Header:
         image = open_image(file, str(file_name))
         size = image.size
         turn = 1 if image.format == "PNG" and _is_plain_png(file) else orientation(image)
-    swapped = size[::-1] if turn in _SWAPS_SIDES else size
+    swapped = (size[1], size[0]) if turn in _SWAPS_SIDES else size
     # Pillow turns a TIFF itself when it loads it, and says the size that it will have.
     stored, displayed = (swapped, size) if image.format == "TIFF" else (size, swapped)
     return Header(stored, displayed, turn != 1)
@@ -129,7 +130,7 @@ def open_image(file, name: str) -> Image.Image:
 def to_array(image: Image.Image, format: str, size: tuple[int, int] | None = None) -> np.ndarray:
     """Pixels of a Pillow image; arguments, result and errors are `read_image`'s."""
     turn = orientation(image)
-    if image.format == "TIFF" and turn in _SWAPS_SIDES:
+    if isinstance(image, TiffImageFile) and turn in _SWAPS_SIDES:
         image.filename = ""  # else Pillow 13 maps a plain one into memory with its sides swapped
     image.load()
     turned_by_pillow = turn != 1 and orientation(image) == 1

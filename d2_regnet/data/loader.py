@@ -31,7 +31,7 @@ class TooManySkipped(RuntimeError):
 
 
 def build_train_loader(
-    dataset: Sequence[dict] | Dataset,
+    dataset: Sequence[dict],
     *,
     mapper: Callable[[dict], dict | None],
     total_batch_size: int,
@@ -134,14 +134,14 @@ def outlasting_signals(loader: Iterable) -> Iterator[Iterable]:
         ending.value = True
 
 
-def _ended_by_flag(loader: DataLoader) -> RawValue:
+def _ended_by_flag(loader: DataLoader) -> ctypes.c_bool:
     """A flag that, once set, ends the workers that the loader starts next; no signal does."""
     ending = RawValue(ctypes.c_bool, False)
     loader.worker_init_fn = functools.partial(_outlast_signals, ending)
     return ending
 
 
-def _outlast_signals(ending: RawValue, worker: int) -> None:
+def _outlast_signals(ending: ctypes.c_bool, worker: int) -> None:
     """A signal to all processes asks the training to end after its step, for which it still needs
     its workers; they end when it tells them to, or when it has ended."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
@@ -149,7 +149,7 @@ def _outlast_signals(ending: RawValue, worker: int) -> None:
     threading.Thread(target=_end_with, args=(ending, os.getppid()), daemon=True).start()
 
 
-def _end_with(ending: RawValue, parent: int) -> None:
+def _end_with(ending: ctypes.c_bool, parent: int) -> None:
     """multiprocessing ends its workers at exit by SIGTERM, and would wait for these forever; one
     whose parent was killed could wait forever for someone to take its batch."""
     while not ending.value and os.getppid() == parent:
@@ -188,6 +188,7 @@ class _Samples(Dataset):
         index, number = sample
         seed = self._sampler.seed
         others = np.random.default_rng((seed, number))
+        error: Exception | None = None
         for _ in range(_TRIES):
             record = self._dataset[index]
             try:

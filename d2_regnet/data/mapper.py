@@ -59,7 +59,8 @@ class RobustMapper(DatasetMapper):
         for side in ("width", "height"):
             if isinstance(record.get(side), float):  # as some tools write them
                 record[side] = int(record[side])
-        size = (record.get("width"), record.get("height"))
+        known = "width" in record and "height" in record
+        size = (record["width"], record["height"]) if known else None
         image = read_image(record["file_name"], self.image_format, size)
         detection_utils.check_image_size(record, image)
         sem_seg = None

@@ -72,7 +72,7 @@ def area(box: list, segmentation) -> float:
 
 def _polygon_area(polygon: list) -> float:
     x, y = np.array(polygon[::2], float), np.array(polygon[1::2], float)
-    return abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
 def extent(segmentation) -> tuple[float, float, float, float] | None:

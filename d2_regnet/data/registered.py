@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -42,7 +43,7 @@ def register_described(cfg: DictConfig) -> None:
                 )
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
-        known = {"described": True}
+        known: dict[str, Any] = {"described": True}
         if categories := sorted(node.get("categories") or [], key=lambda each: each.id):
             known["thing_classes"] = [each.name for each in categories]
             known["thing_dataset_id_to_contiguous_id"] = {

@@ -21,7 +21,7 @@ class FastResizeTransform(T.ResizeTransform):
         method = self.interp if interp is None else interp
         is_picture = img.dtype == np.uint8 and img.ndim == 3 and img.shape[2] in (1, 3)
         # Pillow weighs four channels with the last, and torch fails on a single pixel.
-        if not is_picture or method != Image.BILINEAR or self.new_h * self.new_w == 1:
+        if not is_picture or method != Image.Resampling.BILINEAR or self.new_h * self.new_w == 1:
             return super().apply_image(img, interp)
         pixels = torch.from_numpy(np.require(img.transpose(2, 0, 1), requirements=["C", "W"]))
         resized = torch.nn.functional.interpolate(

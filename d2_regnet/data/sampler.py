@@ -16,7 +16,7 @@ __all__ = ["TrainingBatchSampler", "global_batches"]
 
 
 def global_batches(
-    groups: Sequence[int], batch_size: int, seed: int, start_step: int = 0
+    groups: Sequence[int] | np.ndarray, batch_size: int, seed: int, start_step: int = 0
 ) -> Iterator[np.ndarray]:
     """The batches of an infinite training, over all processes, from a step on.
 
@@ -34,14 +34,14 @@ def global_batches(
         int64 (batch_size, 2): (sample number, index into the data set). The sample number counts
         the images of the whole training; no two samples share one.
     """
-    groups = np.asarray(groups)
-    kinds = np.unique(groups)
+    of_image = np.asarray(groups)
+    kinds = np.unique(of_image)
     left = np.empty((0, 2), np.int64)
     for epoch in itertools.count():
         order = np.random.default_rng((seed, epoch)).permutation(len(groups))
         numbers = np.arange(epoch * len(groups), (epoch + 1) * len(groups))
         stream = np.concatenate([left, np.stack([numbers, order], axis=1)])
-        members = [stream[groups[stream[:, 1]] == kind] for kind in kinds]
+        members = [stream[of_image[stream[:, 1]] == kind] for kind in kinds]
         whole = [len(m) - len(m) % batch_size for m in members]
         left = np.concatenate([m[n:] for m, n in zip(members, whole)])
         batches = np.concatenate([m[:n] for m, n in zip(members, whole)])

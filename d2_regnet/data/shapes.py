@@ -76,7 +76,7 @@ def _frame(height, width, cx, cy, angle):
     return dx * c + dy * s, dy * c - dx * s
 
 
-def _inside(kind, u, v, radius):
+def _inside(kind, u, v, radius) -> np.ndarray:
     """Which pixel centres (u, v) of _frame a shape of this circumradius covers; bool (H, W)."""
     r = radius * _ONE
     if kind == "circle":
@@ -92,7 +92,7 @@ def _inside(kind, u, v, radius):
     held = sum(
         (1000 * (u * _COS[a] + v * _SIN[a]) <= distance * r * _ONE).astype(int) for a in normals
     )
-    return held >= needed
+    return np.asarray(held) >= needed
 
 
 def _place(draw, height, width):

@@ -3,7 +3,7 @@
 import glob
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -55,7 +55,7 @@ class File:
 
     def frames(self) -> Iterator[Frame]:
         """The image; OSError or ValueError if it cannot be read."""
-        size = self.entry and (self.entry["width"], self.entry["height"])
+        size = (self.entry["width"], self.entry["height"]) if self.entry else None
         yield Frame(self, read_image(self.name, "RGB", size))
 
 
@@ -76,9 +76,13 @@ class Url(File):
         yield Frame(self, to_array(image, "RGB"))
 
 
-class _Film:
+class Film:
     """Frames that OpenCV reads: of a file, a stream or a camera."""
 
+    name: str
+    target: Path
+    local: bool
+    open: Callable[[], cv2.VideoCapture]
     entry = None
     _unread = "is not a video that OpenCV can read"
 
@@ -103,7 +107,7 @@ class _Film:
 
 
 @dataclass(frozen=True)
-class Video(_Film):
+class Video(Film):
     """A video's file; attributes as `File`'s."""
 
     name: str
@@ -115,7 +119,7 @@ class Video(_Film):
 
 
 @dataclass(frozen=True)
-class Stream(_Film):
+class Stream(Film):
     """A video on the network, which need not end.
 
     Attributes:
@@ -130,7 +134,7 @@ class Stream(_Film):
 
     @property
     def name(self) -> str:
-        return without_password(self.address)
+        return without_password(str(self.address))
 
     def open(self) -> cv2.VideoCapture:
         """The stream, opened at the first call; OSError if it cannot be."""
@@ -159,7 +163,9 @@ class Stream(_Film):
 class Camera(Stream):
     """A webcam, which never ends; `address` is its number."""
 
-    count = 0
+    @cached_property
+    def count(self) -> int:
+        return 0
 
     @property
     def name(self) -> str:
@@ -175,7 +181,7 @@ class Camera(Stream):
         )
 
 
-Source = File | Video | Stream
+Source = File | Film
 
 
 def find_sources(

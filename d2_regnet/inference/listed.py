@@ -45,7 +45,7 @@ def listed_sources(
     refuse_unusable(coco["images"], images, f"--data: {annotations}")
     files = [os.path.join(images, each["file_name"]) for each in coco["images"]]
     common = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
-    sources = [
+    sources: list[Source] = [
         File(file, target_of_image(Path(output, os.path.relpath(file, common))), entry)
         for file, entry in zip(files, coco["images"])
     ]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
+from detectron2.modeling.meta_arch import GeneralizedRCNN, RetinaNet
 from omegaconf import DictConfig
-from torch import nn
 
 from d2_regnet.checkpoint.fitting import same_names
 from d2_regnet.data.before_training import dataset_names
@@ -52,7 +52,7 @@ def find_model(
     return cfg, weights
 
 
-def number_of_classes(model: nn.Module) -> int:
+def number_of_classes(model: GeneralizedRCNN | RetinaNet) -> int:
     """Classes of objects that a built detector knows."""
     return model.roi_heads.num_classes if hasattr(model, "roi_heads") else model.num_classes
 

@@ -3,6 +3,7 @@
 import copy
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -80,14 +81,14 @@ def optimize_for_inference(
         if part is not model.backbone:
             _work_in_place(part)
             # A mask head goes on from its last layer's output to probabilities, in float32.
-            last = part.predictor if isinstance(part, BaseMaskRCNNHead) else part
+            last = part.get_submodule("predictor") if isinstance(part, BaseMaskRCNNHead) else part
             last.register_forward_hook(_to_float32)
         if compile and not isinstance(part, BaseMaskRCNNHead):
             part.compile(dynamic=True)
     return model
 
 
-class _Optimized:
+class _Optimized(nn.Module):
     """Detects with a copy of itself from `optimize_for_inference`; trains as the class it is.
 
     State dicts are the class's own. The copy is made for the first image after weights were
@@ -110,11 +111,12 @@ class _Optimized:
         if self.training:
             return super().forward(batched_inputs)
         if not self._optimized:
-            self._optimized.append(self._optimize(self))
+            optimized: Any = self._optimize(self)
+            self._optimized.append(optimized)
         return super(_Optimized, self._optimized[0]).forward(batched_inputs)
 
     def _forget(self):
-        self._optimized = []  # in a list, it is no submodule
+        self._optimized: list[_Optimized] = []  # in a list, it is no submodule
 
 
 @META_ARCH_REGISTRY.register()
@@ -145,7 +147,7 @@ def fold_norms(model: nn.Module) -> None:
                     if _fold(getattr(module, conv), getattr(module, norm)):
                         setattr(module, norm, nn.Identity())
         if isinstance(module, Conv2d) and _fold(module, module.norm):
-            module.norm = None
+            module.register_module("norm", None)
 
 
 def _fold(conv, norm) -> bool:
@@ -158,7 +160,7 @@ def _fold(conv, norm) -> bool:
     return True
 
 
-def _dense_parts(model: nn.Module) -> Iterator[nn.Module]:
+def _dense_parts(model: GeneralizedRCNN | RetinaNet) -> Iterator[nn.Module]:
     """The parts of a detector that map tensors to tensors."""
     yield model.backbone
     if isinstance(model, RetinaNet):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from d2_regnet.utils.files import check_folder, whole_file, write_file
 
-from .inputs import Frame, Source, Stream, Video
+from .inputs import Film, Frame, Source
 from .prediction import Prediction
 
 JSON, CSV = "predictions.json", "predictions.csv"
@@ -113,7 +113,7 @@ def write_image(image: np.ndarray, target: Path) -> None:
 class VideoWriter:
     """An MP4 file that appears when the block ends without an error; MPEG-4 Part 2."""
 
-    def __init__(self, source: Video | Stream):
+    def __init__(self, source: Film):
         self._source = source
         self._writer = None
 
@@ -128,7 +128,7 @@ class VideoWriter:
         """A frame, RGB, of the size of the first; OSError if OpenCV cannot write such a video."""
         if self._writer is None:
             height, width = image.shape[:2]
-            code = cv2.VideoWriter_fourcc(*"mp4v")
+            code = cv2.VideoWriter.fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(self._file, code, self._source.fps, (width, height))
             if not self._writer.isOpened():
                 raise OSError(f"OpenCV cannot write MP4 videos of {width} x {height} pixels here")

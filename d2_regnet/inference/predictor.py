@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.modeling import build_model
+from detectron2.modeling.meta_arch import GeneralizedRCNN, RetinaNet
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
@@ -82,7 +83,9 @@ class Predictor:
         self.metadata = dataset_metadata(cfg, number_of_classes(model), fit.classes)
         self._kept = indices(classes, self.metadata.thing_classes)
         model.eval()
-        self.model = model if dtype is None else optimize_for_inference(model, dtype)
+        self.model: GeneralizedRCNN | RetinaNet = (
+            model if dtype is None else optimize_for_inference(model, dtype)
+        )
         self.input_format, self.augmentations = _input(cfg)
 
     def _set_options(self, threshold: float, batch_size: int) -> None:
@@ -192,7 +195,7 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _build(cfg: DictConfig | CfgNode, device: torch.device) -> torch.nn.Module:
+def _build(cfg: DictConfig | CfgNode, device: torch.device) -> GeneralizedRCNN | RetinaNet:
     if isinstance(cfg, CfgNode):
         cfg = cfg.clone()
         cfg.MODEL.DEVICE = str(device)

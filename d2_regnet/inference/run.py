@@ -45,7 +45,8 @@ def predict(
         frames = _frames(sources, max_frames, unread)
         try:
             while batch := list(islice(frames, predictor.batch_size)):
-                found = predictor([frame.image for frame in batch], array_format="RGB")
+                images = [frame.image for frame in batch]
+                found = predictor.stream(images, array_format="RGB")
                 for frame, prediction in zip(batch, found):
                     results.add(frame, prediction)
                     if draw:

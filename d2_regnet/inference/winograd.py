@@ -57,7 +57,7 @@ def use_winograd(conv: nn.Conv2d) -> bool:
     if worth:
         conv.weight = nn.Parameter(transform(conv.weight.detach()), requires_grad=False)
         # Not another module in its place: FPN has its convolutions in lists of its own as well.
-        conv.forward = functools.partial(_forward, conv)
+        conv.forward = functools.partial(_forward, conv)  # pyright: ignore[reportAttributeAccessIssue]
     return worth
 
 

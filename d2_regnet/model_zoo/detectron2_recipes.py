@@ -9,43 +9,28 @@ from omegaconf import DictConfig
 from d2_regnet.archs import arch_name
 
 from . import detectors
-from .parts import PYCLS_STD, RESIZES, backbone, coco, config, sgd, train_group
+from .parts import PYCLS_STD, RESIZES, TRAIN_DEFAULTS, backbone, coco, config, sgd, train_group
 
 
 def detectron2_1x(arch: str) -> DictConfig:
-    """Detectron2's own RegNet recipe: Mask R-CNN, FrozenBN, 90,000 steps of 16 images.
+    """Detectron2's own recipe of `arch`, a published RegNet's name.
 
-    As its configs/COCO-InstanceSegmentation/mask_rcnn_regnet{x,y}_4gf_dds_fpn_1x.py.
-
-    Args:
-        arch: a published RegNet's name.
+    Mask R-CNN, FrozenBN, 90,000 steps of 16 images,
+    as its configs/COCO-InstanceSegmentation/mask_rcnn_regnet{x,y}_4gf_dds_fpn_1x.py.
     """
     name = arch_name(arch)
-    model = _detectron2_model("mask_rcnn")
+    model = detectors.detectron2_model("mask_rcnn_fpn")
     model.backbone.bottom_up = detectors.regnet(name, norm="FrozenBN")
     model.pixel_std = PYCLS_STD
-    max_iter = 90_000
+    resize = L(T.ResizeShortestEdge)(
+        sample_style="choice", short_edge_length=RESIZES["choice"][1], max_size=1333
+    )
     return config(
         model=model,
-        dataloader=coco(
-            [
-                L(T.ResizeShortestEdge)(
-                    sample_style="choice", short_edge_length=RESIZES["choice"][1], max_size=1333
-                ),
-                L(T.RandomFlip)(horizontal=True),
-            ],
-            "BGR",
-            mask_format="polygon",
-        ),
+        dataloader=coco([resize, L(T.RandomFlip)(horizontal=True)], "BGR", mask_format="polygon"),
         optimizer=sgd(0.02, weight_decay=5e-5, on_norms=False),
-        lr_multiplier=L(WarmupParamScheduler)(
-            scheduler=L(MultiStepParamScheduler)(
-                values=[1.0, 0.1, 0.01], milestones=[60_000, 80_000], num_updates=max_iter
-            ),
-            warmup_length=1000 / max_iter,
-            warmup_factor=0.001,
-        ),
-        train=train_group(max_iter, 5000, f"regnet://pycls/{name}", cudnn_benchmark=True),
+        lr_multiplier=_schedule(90_000, [60_000, 80_000], 1000 / 90_000, 0.001),
+        train=train_group(90_000, 5000, f"regnet://pycls/{name}", cudnn_benchmark=True),
     )
 
 
@@ -53,7 +38,6 @@ def lsj(detector, arch, epochs, deform_stages) -> DictConfig:
     """Detectron2's new_baselines: from scratch, SyncBN everywhere, crops of 1024, batches of 64."""
     bottom_up, _, _ = backbone(arch, deform_stages)
     bottom_up.update(norm="SyncBN", freeze_at=0)
-    model = _lsj_model(detector, bottom_up)
     masks = "mask" in detector
     side = 1024
     dataloader = coco(
@@ -69,34 +53,39 @@ def lsj(detector, arch, epochs, deform_stages) -> DictConfig:
     dataloader.train.mapper.recompute_boxes = masks
     dataloader.train.total_batch_size = 64
     # 184,375 steps of 64 images are 100 epochs, of 118,000 images as Detectron2 counts.
-    max_iter = 184_375 * epochs // 100
+    max_iter, *drops = (steps * epochs // 100 for steps in (184_375, 163_889, 177_546))
     return config(
-        model=model,
+        model=_lsj_model(detector, bottom_up),
         dataloader=dataloader,
         optimizer=sgd(0.1, weight_decay=4e-5, on_norms=False),
-        lr_multiplier=L(WarmupParamScheduler)(
-            scheduler=L(MultiStepParamScheduler)(
-                values=[1.0, 0.1, 0.01],
-                milestones=[163_889 * epochs // 100, 177_546 * epochs // 100],
-                num_updates=max_iter,
-            ),
-            warmup_length=500 / 184_375,
-            warmup_factor=0.067,
-        ),
+        lr_multiplier=_schedule(max_iter, drops, 500 / 184_375, 0.067),
         train=train_group(
             max_iter,
             5000,
             init_checkpoint="",
             base_batch_size=64,
             amp=dict(enabled=True),
-            fp16_compression=True,
+            ddp={**TRAIN_DEFAULTS["ddp"], "fp16_compression": True},
             cudnn_benchmark=True,
         ),
     )
 
 
+def _schedule(max_iter, drops, warmup_length, warmup_factor) -> DictConfig:
+    return L(WarmupParamScheduler)(
+        scheduler=L(MultiStepParamScheduler)(
+            values=[1.0, 0.1, 0.01], milestones=drops, num_updates=max_iter
+        ),
+        warmup_length=warmup_length,
+        warmup_factor=warmup_factor,
+    )
+
+
 def _lsj_model(detector, bottom_up) -> DictConfig:
-    model = _detectron2_model(detector)
+    file = {"retinanet": "retinanet", "cascade_mask_rcnn": "cascade_rcnn"}
+    model = detectors.detectron2_model(file.get(detector, "mask_rcnn_fpn"))
+    if detector == "faster_rcnn":
+        model = detectors.without_masks(model)
     if detector == "retinanet":
         own = detectors.retinanet(bottom_up).backbone
         bottom_up = own.bottom_up
@@ -115,17 +104,4 @@ def _lsj_model(detector, bottom_up) -> DictConfig:
             heads.mask_head.conv_norm = norm
     model.backbone.update(bottom_up=bottom_up, norm="SyncBN")
     model.pixel_std = PYCLS_STD
-    return model
-
-
-def _detectron2_model(detector) -> DictConfig:
-    """The model of Detectron2's own common configs."""
-    # Here, not above: it imports pkg_resources, which warns.
-    from detectron2 import model_zoo
-
-    file = {"retinanet": "retinanet", "cascade_mask_rcnn": "cascade_rcnn"}
-    model = model_zoo.get_config(f"common/models/{file.get(detector, 'mask_rcnn_fpn')}.py").model
-    if detector == "faster_rcnn":
-        for key in ("mask_in_features", "mask_pooler", "mask_head"):
-            del model.roi_heads[key]
     return model

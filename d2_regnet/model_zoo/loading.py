@@ -18,34 +18,10 @@ from d2_regnet.config import add_regnet_config, yacs_options
 from d2_regnet.data.registered import register_described
 
 from .overrides import apply
+from .parts import TRAIN_DEFAULTS
 from .recipes import scale_to_batch_size
 
 BEST_WEIGHTS = "model_best.pth"  # of a training with `train.keep_best`
-# Detectron2's `common/train.py`, and below it what this engine adds to it.
-TRAIN_DEFAULTS = dict(
-    output_dir="./output",
-    init_checkpoint="",
-    max_iter=90000,
-    ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
-    checkpointer=dict(period=5000, max_to_keep=100),
-    eval_period=5000,
-    log_period=20,
-    device="cuda",
-    seed=-1,  # below 0: another one each time
-    cudnn_benchmark=False,
-    amp=dict(enabled=False, precision=None),  # float16 or bfloat16; None: as the device does best
-    clip_grad=None,  # dict(max_norm=..., norm_type=...)
-    # Steps in a row to leave out (0: stop at the first), batches to save for `d2-regnet replay`.
-    non_finite=dict(skip=0, save=3),
-    # Evaluate what d2_regnet.optimize_for_inference makes of the model.
-    optimize_for_inference=dict(enabled=False, dtype="float32", compile=False),
-    keep_best=dict(metric=None, mode="max"),  # such as bbox/AP; of validation losses, mode="min"
-    early_stopping=dict(patience=0, min_delta=0.0),  # in evaluations; 0: never
-    ema=dict(enabled=False, decay=0.9998),
-    accumulate=1,  # batches a step
-    validation_loss=False,
-    loggers=["tensorboard"],  # and wandb, mlflow
-)
 
 
 def load_config(path_or_name: str, overrides: Iterable[str] = ()) -> DictConfig:
@@ -89,13 +65,8 @@ def load_config(path_or_name: str, overrides: Iterable[str] = ()) -> DictConfig:
 
 
 def find_config(path_or_name: str) -> str:
-    """The path of a config.
-
-    Args:
-        path_or_name: its path, its run's folder, or its name in a model zoo.
-
-    Returns:
-        The path; empty for a name of d2_regnet's model zoo that is composed and has no file.
+    """The path of a config, for its path, its run's folder, or its name in a model zoo
+    (`path_or_name`); empty for a name of d2_regnet's that is composed and has no file.
 
     Raises:
         FileNotFoundError: there is no such file; the message names the nearest.
@@ -142,9 +113,9 @@ def _run_config(path: str) -> DictConfig:
 
 def _read_arch(cfg: DictConfig) -> None:
     """Puts a RegNet's parameters in place of their file: a run's config.yaml then holds all."""
-    body = OmegaConf.select(cfg, "model.backbone.bottom_up")
-    if isinstance(body, DictConfig) and is_arch_file(body.get("arch")):
-        body.arch = dataclasses.asdict(get_arch(body.arch))
+    node = OmegaConf.select(cfg, "model.backbone.bottom_up")
+    if isinstance(node, DictConfig) and is_arch_file(node.get("arch")):
+        node.arch = dataclasses.asdict(get_arch(node.arch))
 
 
 def nearest(name: str, known: Collection[str]) -> str:
@@ -156,15 +127,8 @@ def nearest(name: str, known: Collection[str]) -> str:
 
 
 def load_any(path_or_name: str, overrides: Sequence[str] = ()) -> DictConfig | CfgNode:
-    """A LazyConfig as `load_config` reads it, or a yacs config as `load_yaml` does.
-
-    Args:
-        path_or_name: a path, a run's folder, or a model's name (NAME.yaml: its yacs form).
-        overrides: as the config's kind takes them.
-
-    Raises:
-        FileNotFoundError, ValueError: as of the two.
-    """
+    """A LazyConfig as `load_config` reads it, or a yacs config as `load_yaml` does, from the same
+    `path_or_name` and `overrides`."""
     path = find_config(path_or_name)
     yacs = _is_yacs(path) if path else path_or_name.endswith(".yaml")
     return (load_yaml if yacs else load_config)(path_or_name, overrides)
@@ -219,13 +183,7 @@ def run_weights(folder: str | os.PathLike) -> str:
 
 def trained_weights(path_or_name: str) -> str:
     """The weights of a trained detector that belong to a config: its run's (see `run_weights`), or
-    the published ones of a model of the zoo.
-
-    Args:
-        path_or_name: as `find_config` takes it.
-
-    Returns:
-        A path or an address; empty for any other config.
+    the published ones of a model of the zoo; empty for any other. `path_or_name` is `find_config`'s.
 
     Raises:
         ValueError: a model of the zoo without published weights.
@@ -235,11 +193,9 @@ def trained_weights(path_or_name: str) -> str:
         return model_zoo.get_checkpoint_url(path_or_name)
     if weights := run_weights(Path(path).parent):
         return weights
-    for name in (Path(path).stem, Path(path).name):  # a model's own file
-        try:
-            file = model_zoo.get_config_file(name)
-        except (ValueError, FileNotFoundError):
-            continue
-        if os.path.samefile(file, path):
-            return model_zoo.get_checkpoint_url(name)
-    return ""
+    name = Path(path).name
+    try:
+        own = os.path.samefile(model_zoo.get_config_file(name), path)
+    except (ValueError, FileNotFoundError):
+        return ""
+    return model_zoo.get_checkpoint_url(name) if own else ""

@@ -56,7 +56,7 @@ def _leaves(key: str, value) -> Iterator[str]:
 
 def _check_key(cfg: DictConfig, key: str, value, added: bool) -> None:
     """Refuses a key that nothing reads, and a value of another kind than the one it replaces."""
-    node, parent, path = cfg, None, []
+    node, parent, path = cfg, cfg, []
     for part in key.split("."):
         where = ".".join(path)
         parent = node
@@ -88,7 +88,7 @@ def _check_key(cfg: DictConfig, key: str, value, added: bool) -> None:
                 _check_key(cfg, f"{key}.{name}", inner, added)
     elif isinstance(node, DictConfig) and value is not None:
         # A mapping that is an argument, such as an arch's parameters, may become a name.
-        if "_target_" in node or "_target_" not in parent:
+        if "_target_" in node or "_target_" not in (parent or {}):
             raise ValueError(f"override {key}: it is a group; set a key of it: {_names(node)}")
     elif isinstance(node, int | float) and isinstance(value, str) and not value.startswith("${"):
         kind = "true or false" if isinstance(node, bool) else "a number"

@@ -1,6 +1,7 @@
 """What all recipes are made of: a backbone with its weights, COCO's loaders, SGD, `train`."""
 
 import dataclasses
+from typing import Any
 
 import detectron2.data.transforms as T
 import torch
@@ -25,7 +26,7 @@ RESIZES = {
 }
 
 # The baselines' backbones: arguments of detectors.resnet, and ImageNet weights.
-RESNETS = {
+RESNETS: dict[str, tuple[dict, str]] = {
     "r50": ({"depth": 50}, "regnet://torchvision/resnet50.IMAGENET1K_V1"),
     "r101": ({"depth": 101}, "regnet://torchvision/resnet101.IMAGENET1K_V1"),
     "x101_32x4d": (
@@ -33,6 +34,32 @@ RESNETS = {
         "regnet://mmdet/resnext101_32x4d",
     ),
 }
+
+# Detectron2's `common/train.py`, and below it what this engine adds to it.
+TRAIN_DEFAULTS: dict[str, Any] = dict(
+    output_dir="./output",
+    init_checkpoint="",
+    max_iter=90000,
+    ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
+    checkpointer=dict(period=5000, max_to_keep=100),
+    eval_period=5000,
+    log_period=20,
+    device="cuda",
+    seed=-1,  # below 0: another one each time
+    cudnn_benchmark=False,
+    amp=dict(enabled=False, precision=None),  # float16 or bfloat16; None: as the device does best
+    clip_grad=None,  # dict(max_norm=..., norm_type=...)
+    # Steps in a row to leave out (0: stop at the first), batches to save for `d2-regnet replay`.
+    non_finite=dict(skip=0, save=3),
+    # Evaluate what d2_regnet.optimize_for_inference makes of the model.
+    optimize_for_inference=dict(enabled=False, dtype="float32", compile=False),
+    keep_best=dict(metric=None, mode="max"),  # such as bbox/AP; of validation losses, mode="min"
+    early_stopping=dict(patience=0, min_delta=0.0),  # in evaluations; 0: never
+    ema=dict(enabled=False, decay=0.9998),
+    accumulate=1,  # batches a step
+    validation_loss=False,
+    loggers=["tensorboard"],  # and wandb, mlflow
+)
 
 # What Detectron2's RegNets use in place of its [1, 1, 1]: the weights' own.
 PYCLS_STD = [*pixel_statistics("BGR")[1]]
@@ -51,17 +78,9 @@ def backbone(arch, deform_stages):
         return detectors.resnet(**arguments), weights, "RGB"
     if isinstance(arch, str) and not is_arch_file(arch):
         name = arch_name(arch)
-        return (
-            detectors.regnet(name, deform_stages=deform_stages),
-            f"regnet://pycls/{name}",
-            "BGR",
-        )
-    parameters = dataclasses.asdict(get_arch(arch))
-    return (
-        detectors.regnet(parameters, norm="BN", freeze_at=0, deform_stages=deform_stages),
-        "",
-        "BGR",
-    )
+        return detectors.regnet(name, deform_stages=deform_stages), f"regnet://pycls/{name}", "BGR"
+    own = dataclasses.asdict(get_arch(arch))
+    return detectors.regnet(own, norm="BN", freeze_at=0, deform_stages=deform_stages), "", "BGR"
 
 
 def coco(augmentations, input_format, mask_format) -> DictConfig:
@@ -110,35 +129,19 @@ def sgd(lr, weight_decay, on_norms=True) -> DictConfig:
     )
 
 
-def train_group(
-    max_iter,
-    period,
-    init_checkpoint,
-    *,
-    base_batch_size=16,
-    amp=None,
-    fp16_compression=False,
-    cudnn_benchmark=False,
-) -> dict:
-    return dict(
-        output_dir="./output",
-        init_checkpoint=init_checkpoint,
-        max_iter=max_iter,
-        base_batch_size=base_batch_size,
-        scale_to_batch_size=True,
-        clip_grad=None,
-        amp=amp or dict(enabled=False),
-        ddp=dict(
-            broadcast_buffers=False,
-            find_unused_parameters=False,
-            fp16_compression=fp16_compression,
-        ),
-        checkpointer=dict(period=period, max_to_keep=100),
-        eval_period=period,
-        log_period=20,
-        cudnn_benchmark=cudnn_benchmark,
-        device="cuda",
-    )
+def train_group(max_iter, period, init_checkpoint, base_batch_size=16, **changes) -> dict:
+    """A recipe's `train`; evaluates and saves every `period` steps."""
+    return {
+        **TRAIN_DEFAULTS,
+        "init_checkpoint": init_checkpoint,
+        "max_iter": max_iter,
+        "base_batch_size": base_batch_size,
+        "scale_to_batch_size": True,
+        "amp": dict(enabled=False),
+        "checkpointer": dict(period=period, max_to_keep=100),
+        "eval_period": period,
+        **changes,
+    }
 
 
 def config(**parts) -> DictConfig:

@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
@@ -29,7 +30,7 @@ DETECTORS = {
     "cascade_mask_rcnn": detectors.cascade_mask_rcnn,
 }
 
-# Epochs, and the epochs at which the rate drops to a tenth.
+# Epochs, and the epochs at which the learning rate drops to a tenth.
 SCHEDULES = {"1x": (12, (8, 11)), "2x": (24, (16, 22)), "3x": (36, (27, 33))}
 LSJ_EPOCHS = {"lsj_100ep": 100, "lsj_200ep": 200, "lsj_400ep": 400}
 
@@ -77,7 +78,7 @@ def recipe(
     schedule = choice("schedule", schedule, [*SCHEDULES, *LSJ_EPOCHS])
     options = dict(input_format=input_format, resize=resize, mask_format=mask_format)
     options |= dict(drops=drops, lr=lr, clip_grad=clip_grad)
-    given = {name: value for name, value in options.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if schedule in LSJ_EPOCHS and given:
         raise ValueError(
             f"{schedule} is Detectron2's recipe: set keys of its config instead of "
@@ -137,8 +138,8 @@ def scale_to_batch_size(cfg: DictConfig, fixed: Collection[str] = ()) -> None:
     learning rate, twice the steps.
 
     The linear scaling rule (Goyal et al., https://arxiv.org/abs/1706.02677), as Detectron2's
-    `DefaultTrainer.auto_scale_workers`. `train.base_batch_size` is the batch size that the rate
-    and the steps are meant for; `dataloader.train.total_batch_size`, times `train.accumulate`, is
+    `DefaultTrainer.auto_scale_workers`. `train.base_batch_size` is the batch size that they
+    are meant for; `dataloader.train.total_batch_size`, times `train.accumulate`, is
     the one to be used. Where they differ, `optimizer.lr` is multiplied by their ratio,
     `train.max_iter`, `train.eval_period` and `train.checkpointer.period` are divided by it, and
     `base_batch_size` becomes the new size, so that a second call changes nothing. The schedule is

@@ -2,16 +2,16 @@
 
 A model is called `{detector}_{arch}_fpn_{schedule}`, its arch as published but in lower case:
 `mask_rcnn_regnetx_3.2gf_fpn_1x`. With `.yaml` behind the name it is the yacs form that is meant.
-Any other published arch, and 1x, 2x and 3x of any detector, are composed where a name asks for
-them (`retinanet_regnety_1.6gf_fpn_3x`), without a file, and so is a RegNet of your own, where the
-YAML file of its parameters stands in place of the arch (`mask_rcnn_nets/mine.yaml_fpn_1x`).
-Case, `-` for `_`, the spelling of the arch (`4gf`), and MMDetection's or Detectron2's names
-are all understood.
+Any other published arch, and 1x, 2x and 3x of any detector, are composed if a name asks for them
+(`retinanet_regnety_1.6gf_fpn_3x`), without a file, and so is a RegNet of your own, if the YAML file
+of its parameters stands in place of the arch (`mask_rcnn_nets/mine.yaml_fpn_1x`). Case, `-` for
+`_`, the spelling of the arch (`4gf`), and MMDetection's or Detectron2's name are all understood.
 """
 
 import functools
 import json
 import re
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -37,23 +37,23 @@ _OWN = re.compile(rf"(?P<name>{_NAME % r'.+[.]ya?ml'})(?:[.]py|[.]yaml)?")
 
 @functools.cache
 def rows() -> dict[str, dict]:
-    """What is published about each model, by its name.
+    """What is published about each model, by its name: the rows of MODEL_ZOO.
 
-    `source` is mmdet or detectron2, `config` its name there, `url` its weights, `box_ap` and
-    `mask_ap` COCO AP on val2017 (0 to 100), `mem_gb` the memory of training (GB a GPU); None if
-    nothing is published. `params` and `flops` (multiply-adds; see `flops.py`) were
-    counted by `python docs/generate_model_zoo.py`.
+    `source` is mmdet or detectron2, `config` the model's name there, `url` its weights, `box_ap`
+    and `mask_ap` COCO AP on val2017 (0 to 100), `mem_gb` the memory of training (GB a GPU); None if
+    nothing is published. `params` and `flops` (multiply-adds) were counted by
+    `python docs/generate_model_zoo.py`.
     """
-    return json.loads(resources.files(__package__).joinpath("zoo.json").read_text())
+    return json.loads(resources.files("d2_regnet.model_zoo").joinpath("zoo.json").read_text())
 
 
-def list() -> "list[str]":
+def list() -> Sequence[str]:
     """The names of the models that have a config file, each in a Python and a YAML form."""
     return [*rows()]
 
 
 def canonical_name(name: str) -> str:
-    """The one spelling of a model's name, or of a composed name; a suffix .py or .yaml is dropped.
+    """The one spelling of a model's `name`; a suffix .py or .yaml is dropped.
 
     Raises:
         ValueError: there is no such model, and none can be composed; lists the nearest.
@@ -66,27 +66,27 @@ def canonical_name(name: str) -> str:
         raise ValueError(f"unknown model {name!r}: {error}") from error
     if spelled in rows() or _COMPOSED.fullmatch(spelled):
         return spelled
-    for row, facts in rows().items():
+    for model, facts in rows().items():
         if spelled == _spell(facts["config"].rpartition("/")[2]):
-            return row
+            return model
     raise ValueError(f"unknown model {name!r}: {_nearest(spelled, rows())}")
 
 
 def has_own_arch(name: str) -> bool:
-    """Whether a name is composed around the YAML file of a RegNet that is not published."""
+    """Whether a `name` is composed around the YAML file of a RegNet that is not published."""
     return _OWN.fullmatch(name) is not None
 
 
 def get_config_file(name: str) -> str:
-    """The path of a model's config: LazyConfig, or YAML for a name that ends in .yaml.
+    """The path of a model's config: LazyConfig, or YAML for a `name` that ends in .yaml.
 
     Raises:
         ValueError: an unknown name, or one that is composed and has no file.
     """
-    row = canonical_name(name)
-    if row not in rows():
-        raise ValueError(f"{row} has no file, it is composed: use get_config({name!r})")
-    file = Path("yaml", f"{row}.yaml") if name.endswith(".yaml") else Path(f"{row}.py")
+    model = canonical_name(name)
+    if model not in rows():
+        raise ValueError(f"{model} has no file, it is composed: use get_config({name!r})")
+    file = Path("yaml", f"{model}.yaml") if name.endswith(".yaml") else Path(f"{model}.py")
     # Inside the package once installed, beside it in a checkout.
     package = Path(__file__).parents[1]
     folders = [package / "configs", package.parent / "configs"]
@@ -100,16 +100,16 @@ def get_config(name: str, trained: bool = False) -> DictConfig | CfgNode:
     """A complete config: a LazyConfig, or a yacs config for a name that ends in .yaml.
 
     Args:
-        name: a model's name, or one to be composed, of a published arch or of a YAML file.
+        name: a model's, or one to be composed, of a published arch or of a YAML file.
         trained: start from the published weights of the model instead of its backbone's.
 
     Raises:
         ValueError: an unknown name, no published weights, or a YAML file that holds no RegNet.
         FileNotFoundError: there is no such YAML file.
     """
-    row, as_yaml = canonical_name(name), name.endswith(".yaml")
-    if row not in rows():
-        cfg = _compose(row)
+    model, as_yaml = canonical_name(name), name.endswith(".yaml")
+    if model not in rows():
+        cfg = _compose(model)
         if as_yaml:
             from .yacs import to_yacs
 
@@ -120,10 +120,10 @@ def get_config(name: str, trained: bool = False) -> DictConfig | CfgNode:
         cfg.merge_from_file(get_config_file(name))
     else:
         cfg = LazyConfig.load(get_config_file(name))
-    if trained:
-        (cfg.MODEL if as_yaml else cfg.train).update(
-            {"WEIGHTS" if as_yaml else "init_checkpoint": get_checkpoint_url(name)}
-        )
+    if trained and as_yaml:
+        cfg.MODEL.WEIGHTS = get_checkpoint_url(name)
+    elif trained:
+        cfg.train.init_checkpoint = get_checkpoint_url(name)
     return cfg
 
 
@@ -133,18 +133,18 @@ def get_checkpoint_url(name: str) -> str:
     `regnet://mmdet/...` is downloaded and converted on first use (see `checkpoint.catalog`).
 
     Raises:
-        ValueError: an unknown name, or a model without published weights.
+        ValueError: an unknown `name`, or a model without published weights.
     """
-    row = canonical_name(name)
-    facts = rows().get(row, {})
+    model = canonical_name(name)
+    facts = rows().get(model, {})
     if not facts.get("url"):
         with_weights = [each for each in rows() if rows()[each]["url"]]
-        raise ValueError(f"no weights of {row} are published: {_nearest(row, with_weights)}")
-    return f"regnet://{facts['source']}/{row}"
+        raise ValueError(f"no weights of {model} are published: {_nearest(model, with_weights)}")
+    return f"regnet://{facts['source']}/{model}"
 
 
 def get(name: str, trained: bool = False, device: str | None = None) -> torch.nn.Module:
-    """A model in training mode, its weights loaded.
+    """A model in training mode, its weights loaded; the arguments of `get_config`.
 
     Args:
         name: as in `get_config`.
@@ -179,6 +179,7 @@ def _nearest(name, known) -> str:
 
 def _compose(name: str) -> DictConfig:
     match = _OWN.fullmatch(name) or _COMPOSED.fullmatch(name)
+    assert match, name  # as of `canonical_name`
     detector, arch, variant, schedule = match.group("detector", "arch", "variant", "schedule")
     if variant == "_dds":
         if (detector, schedule) != ("mask_rcnn", "1x"):

@@ -93,7 +93,7 @@ _batch: ContextVar[_Batch | None] = ContextVar("batch", default=None)
 
 @contextmanager
 def global_batch(
-    model: nn.Module, seed: int, step: int, pictures: int, exchange: Exchange | None = None
+    model: nn.Module, seed: int, step: int, images: int, exchange: Exchange | None = None
 ) -> Iterator[None]:
     """Inside, `model` computes its losses as of the batch of all processes.
 
@@ -103,9 +103,9 @@ def global_batch(
 
     Args:
         model: a detector, which may be wrapped in DistributedDataParallel.
-        seed: decides, with the step, the random numbers.
-        step: not negative.
-        images: in this process's part.
+        seed: decides, with the step, the random numbers; neither is negative.
+        step: of the training.
+        images: how many this process has.
         exchange: by default with the processes that there are.
 
     Raises:
@@ -123,7 +123,7 @@ def global_batch(
         hooks.append(model.backbone.register_forward_pre_hook(_pad))
     if exchange.processes > 1 and (rpn := getattr(model, "proposal_generator", None)):
         hooks.append(rpn.register_forward_hook(exchange.stop_together, always_call=True))
-    token = _batch.set(_Batch((seed, step), exchange.rank * pictures, Counter(), exchange))
+    token = _batch.set(_Batch((seed, step), exchange.rank * images, Counter(), exchange))
     try:
         yield
     finally:
@@ -142,18 +142,14 @@ def _pad(backbone: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
 
 
 @contextmanager
-def random_numbers_of(picture: int) -> Iterator[None]:
-    """torch's random numbers inside are a function of the seed, the step, the image's place in
-    the batch of all processes, and of how often it has drawn; outside they go on as before.
-
-    Args:
-        image: the place in this process's part, from 0.
-    """
+def random_numbers_of(image: int) -> Iterator[None]:
+    """torch's random numbers inside are a function of the seed, the step, the place of the `image`
+    (from 0 in this process) in the whole batch, and of how often it has drawn."""
     batch = _batch.get()
     if batch is None:
         yield
         return
-    place = batch.first + picture
+    place = batch.first + image
     key = np.random.SeedSequence((*batch.key, place, batch.draws[place]))
     batch.draws[place] += 1
     gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
@@ -167,19 +163,14 @@ def sample_each(
     proposals: list[Instances],
     targets: list[Instances],
 ) -> list[Instances]:
-    """Detectron2's `ROIHeads.label_and_sample_proposals`, each image with random numbers of its
-    own.
-
-    Args:
-        sample: that method; whatever it logs is logged as the mean over the images.
-        proposals, targets: one an image, as it takes them.
-    """
+    """`sample`, Detectron2's `ROIHeads.label_and_sample_proposals`, of each image with random
+    numbers of its own; whatever it logs is logged as the mean over the images."""
     if _batch.get() is None:
         return sample(proposals, targets)
     sampled = []
     with EventStorage() as each:
-        for picture, pair in enumerate(zip(proposals, targets, strict=True)):
-            with random_numbers_of(picture):
+        for image, pair in enumerate(zip(proposals, targets, strict=True)):
+            with random_numbers_of(image):
                 sampled += sample(*([one] for one in pair))
     for name, history in each.histories().items():
         get_event_storage().put_scalar(name, history.global_avg())

@@ -150,7 +150,7 @@ def check_features(model, stages, normalise, source, arch):
 def check_restored(source, state):
     """That a source's names come back from what its state was mapped to, with the same values."""
     mapped = source.convert(state, {})
-    restored = source.naming.restore(mapped.state)
+    restored = source.restore(mapped.state)
     assert all(torch.equal(restored.pop(n), state[n]) for n in state if n not in mapped.dropped)
     assert not restored
 

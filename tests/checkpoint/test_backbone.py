@@ -3,13 +3,13 @@
 import pytest
 
 from d2_regnet.archs import get_arch, list_archs
-from d2_regnet.checkpoint.backbone import body_shapes, model_shapes, recognise
+from d2_regnet.checkpoint.backbone import backbone_shapes, model_shapes, recognise
 from d2_regnet.modeling.backbone.regnet import build_regnet
 
 
 @pytest.mark.parametrize("name", list_archs(others=True))
 def test_every_arch_is_recognised_by_its_own_shapes(name):
-    shapes = body_shapes(name)
+    shapes = backbone_shapes(name)
     assert recognise(shapes.get) == name
     # Nearly everything may be missing: what is left of a stage shows its sizes.
     some = {n: s for n, s in shapes.items() if not n.startswith(("s3.b1.", "stem."))}
@@ -20,13 +20,13 @@ def test_every_arch_is_recognised_by_its_own_shapes(name):
 def test_shapes_are_those_of_the_model_that_is_built():
     model = build_regnet("RegNetY-200MF")
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    assert body_shapes("RegNetY-200MF") == expected
+    assert backbone_shapes("RegNetY-200MF") == expected
     assert model_shapes(lambda: build_regnet("RegNetY-200MF")) == expected
 
 
 def test_an_unknown_arch_is_described():
     # A RegNetX-400MF with one block more in its third stage.
-    shapes = dict(body_shapes("RegNetX-400MF"))
+    shapes = dict(backbone_shapes("RegNetX-400MF"))
     depth = get_arch("RegNetX-400MF").stage_depths[2]
     last = {n: s for n, s in shapes.items() if n.startswith(f"s3.b{depth}.")}
     shapes |= {n.replace(f"b{depth}", f"b{depth + 1}"): s for n, s in last.items()}

@@ -75,7 +75,7 @@ def test_the_other_input_format(timm_file, converted, tmp_path):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_there_and_back_is_bitwise_the_same(suffix, timm_file, converted):
-    restored = SOURCES["timm"].naming.restore(read(converted[suffix]).state)
+    restored = SOURCES["timm"].restore(read(converted[suffix]).state)
     report_dropped = {n for n in timm_file.state if "num_batches" in n or n.startswith("head.")}
     assert restored.keys() == timm_file.state.keys() - report_dropped
     assert all(torch.equal(tensor, timm_file.state[name]) for name, tensor in restored.items())

@@ -10,7 +10,7 @@ from pycls.datasets import imagenet
 from pycls.datasets.transforms import color_norm
 from pycls.models.regnet import RegNet
 
-from d2_regnet.checkpoint import pycls
+from d2_regnet.checkpoint.sources import pycls
 
 FACTS = json.loads((Path(__file__).parents[1] / "fixtures/regnet_archs.json").read_text())
 

@@ -8,8 +8,8 @@ from timm.models.regnet import model_cfgs
 
 from d2_regnet.archs import list_archs
 from d2_regnet.checkpoint import convert, read
-from d2_regnet.checkpoint import timm as source
 from d2_regnet.checkpoint.conversion import convert_state
+from d2_regnet.checkpoint.sources import timm as source
 
 
 def timm_name(arch):

@@ -10,7 +10,7 @@ from torchvision.models import regnet
 from torchvision.transforms.v2 import functional as F
 
 from d2_regnet.archs import TorchvisionArch, get_arch, list_archs
-from d2_regnet.checkpoint import torchvision
+from d2_regnet.checkpoint.sources import torchvision
 
 FACTS = json.loads((Path(__file__).parents[1] / "fixtures/regnet_archs.json").read_text())
 

@@ -11,8 +11,8 @@ from torch import nn
 from torchvision.transforms.v2 import functional as F
 
 from d2_regnet.archs import get_arch
-from d2_regnet.checkpoint import vissl
 from d2_regnet.checkpoint.conversion import convert, convert_state
+from d2_regnet.checkpoint.sources import vissl
 
 
 def conv_bn(w_in, w_out, kernel, stride=1, groups=1):

@@ -31,9 +31,9 @@ def draw(picture):
         return torch.randperm(1000).tolist()
 
 
-def draws(pictures, seed=3, step=5):
-    with global_batch(MODEL, seed, step, pictures):
-        return [draw(picture) for picture in range(pictures)]
+def draws(images, seed=3, step=5):
+    with global_batch(MODEL, seed, step, images):
+        return [draw(image) for image in range(images)]
 
 
 def test_draws_are_a_function_of_seed_step_and_picture():

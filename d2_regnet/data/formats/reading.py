@@ -172,7 +172,7 @@ class _Builder:
     def add(
         self, image: Path, label: Path | None, documents: dict[Path, Document], unlabelled: str
     ) -> None:
-        name, document = str(image.relative_to(self._folder)), documents.get(label)
+        name, document = str(image.relative_to(self._folder)), label and documents.get(label)
         account = self._account
         if document is None and label is not None:  # of which there is a problem already
             return
@@ -201,7 +201,7 @@ class _Builder:
         else:
             size = _size(header, document.size)
             if size is None:
-                written = "{} x {}".format(*document.size)
+                written = " x ".join(map(str, document.size or ()))
                 self._leave_out_image(name, label, f"annotated at another size, such as {written}")
                 return
             if header.turned and (document.size is None or header.stored == header.displayed):
@@ -210,7 +210,7 @@ class _Builder:
         width, height = size
         self._images.append({"id": number, "file_name": name, "width": width, "height": height})
         account.use("images")
-        if document is not None:
+        if label is not None and document is not None:
             self._add_objects(number, label, document, size)
 
     def _leave_out_image(self, name: str, label: Path | None, reason: str) -> None:

@@ -60,9 +60,9 @@ def numbers(values) -> list[float]:
 
 
 def size_of(sides: list[float]) -> tuple[int, int] | None:
-    """A written size; None if it is not one, as the 0 x 0 of some tools."""
-    whole = tuple(map(int, sides))
-    return whole if min(whole) > 0 and list(whole) == sides else None
+    """A written size; None where it is not one, as the 0 x 0 of some tools."""
+    width, height = map(int, sides)
+    return (width, height) if min(width, height) > 0 and [width, height] == sides else None
 
 
 def entry_of(shape: Shape, size: tuple[int, int]) -> dict:
@@ -90,7 +90,7 @@ def entry_of(shape: Shape, size: tuple[int, int]) -> dict:
 
 
 def _bounds(outline) -> tuple[float, float, float, float] | None:
-    if isinstance(outline, dict):
+    if outline is not None and not isinstance(outline, list):
         x, y, width, height = (float(each) for each in mask_utils.toBbox(outline))
         return x, y, x + width, y + height
     points = [value for polygon in outline or [] for value in polygon]
@@ -99,13 +99,13 @@ def _bounds(outline) -> tuple[float, float, float, float] | None:
     return min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])
 
 
-def _area(outline: list | dict, size: tuple[int, int]) -> float:
+def _area(outline, size: tuple[int, int]) -> float:
     """Pixels, as COCO's evaluation counts them."""
     return float(mask_utils.area(_rle(outline, size)))
 
 
-def _rle(outline: list | dict, size: tuple[int, int]) -> dict:
-    if isinstance(outline, dict):
+def _rle(outline, size: tuple[int, int]):
+    if not isinstance(outline, list):
         return outline
     return mask_utils.merge(mask_utils.frPyObjects(outline, size[1], size[0]))
 
@@ -127,6 +127,6 @@ def join(whole: dict, part: dict, size: tuple[int, int]) -> None:
     whole["area"] = _area(whole["segmentation"], size)
 
 
-def plain_rle(rle: dict) -> dict:
+def plain_rle(rle) -> dict:
     """pycocotools' RLE as JSON has it."""
     return {"size": list(rle["size"]), "counts": rle["counts"].decode()}

@@ -49,20 +49,20 @@ def build_retinanet_regnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
     return retinanet_fpn(cfg, build_regnet_backbone(cfg, input_shape))
 
 
-def pooled_fpn(cfg, body: Backbone) -> FPN:
+def pooled_fpn(cfg, bottom_up: Backbone) -> FPN:
     """The FPN that `cfg.MODEL.FPN` describes around any backbone, p6 pooled from p5."""
-    return _fpn(cfg, body, LastLevelMaxPool())
+    return _fpn(cfg, bottom_up, LastLevelMaxPool())
 
 
-def retinanet_fpn(cfg, body: Backbone) -> FPN:
+def retinanet_fpn(cfg, bottom_up: Backbone) -> FPN:
     """The FPN that `cfg.MODEL.FPN` describes around any backbone, p6 and p7 from its last stage."""
-    last, shape = list(body.output_shape().items())[-1]
+    last, shape = list(bottom_up.output_shape().items())[-1]
     top_block = LastLevelP6P7 if cfg.MODEL.FPN.P7_RELU else LastLevelP6P7NoReLU
-    return _fpn(cfg, body, top_block(shape.channels, cfg.MODEL.FPN.OUT_CHANNELS, last))
+    return _fpn(cfg, bottom_up, top_block(shape.channels, cfg.MODEL.FPN.OUT_CHANNELS, last))
 
 
-def _fpn(cfg, body, top_block) -> FPN:
-    known = body.output_shape()
+def _fpn(cfg, bottom_up, top_block) -> FPN:
+    known = bottom_up.output_shape()
     for name in cfg.MODEL.FPN.IN_FEATURES:
         if name not in known:
             raise ValueError(
@@ -72,7 +72,7 @@ def _fpn(cfg, body, top_block) -> FPN:
     if not cfg.MODEL.FPN.IN_FEATURES:
         raise ValueError("MODEL.FPN.IN_FEATURES is empty: use ['s1', 's2', 's3', 's4']")
     return FPN(
-        bottom_up=body,
+        bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         norm=cfg.MODEL.FPN.NORM,

@@ -31,7 +31,7 @@ class MMDetRPN(RPN):
         """Per image, as in `RPN`: labels (R,) in {-1, 0, 1} and matched objects' boxes (R, 4)."""
         anchors = Boxes.cat(anchors)
         labels, boxes = [], []
-        for picture, instances in enumerate(gt_instances):
+        for image, instances in enumerate(gt_instances):
             gt_boxes = instances.gt_boxes
             matches, found = match_anchors(
                 self.anchor_matcher,
@@ -40,7 +40,7 @@ class MMDetRPN(RPN):
                 instances.image_size,
                 self.anchor_boundary_thresh,
             )
-            with random_numbers_of(picture):
+            with random_numbers_of(image):
                 positive, negative = subsample_labels(
                     found, self.batch_size_per_image, self.positive_fraction, 0
                 )
