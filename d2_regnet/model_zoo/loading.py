@@ -183,7 +183,8 @@ def run_weights(folder: str | os.PathLike) -> str:
 
 def trained_weights(path_or_name: str) -> str:
     """The weights of a trained detector that belong to a config: its run's (see `run_weights`), or
-    the published ones of a model of the zoo; empty for any other. `path_or_name` is `find_config`'s.
+    the published ones of a model of the zoo; empty for any other. `path_or_name` is that of
+    `find_config`.
 
     Raises:
         ValueError: a model of the zoo without published weights.
