@@ -221,7 +221,7 @@ def _input_format(meta: Mapping[str, Any]) -> str | None:
 
 
 def _statistics(meta: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:
-    """`mean` and `std` of the config, in the order of the model's channels; None where it has none,
+    """`mean` and `std` of the config, in the order of the model's channels; None if it has none,
     or ImageNet's, whose order follows the channels'.
 
     Raises:
@@ -243,7 +243,7 @@ def _statistics(meta: Mapping[str, Any]) -> tuple[list[float], list[float]] | No
 
 
 def class_names(meta: Mapping[str, Any]) -> list[str]:
-    """The names of the classes that MMDetection's file holds; empty where it has none."""
+    """The names of the classes that MMDetection's file holds; empty if it has none."""
     said = _plain(meta).get("dataset_meta")
     names = {**_plain(meta), **(said if isinstance(said, Mapping) else {})}
     found = names.get("classes") or names.get("CLASSES") or ()

@@ -60,7 +60,7 @@ def numbers(values) -> list[float]:
 
 
 def size_of(sides: list[float]) -> tuple[int, int] | None:
-    """A written size; None where it is not one, as the 0 x 0 of some tools."""
+    """A written size; None if it is not one, as the 0 x 0 of some tools."""
     width, height = map(int, sides)
     return (width, height) if min(width, height) > 0 and [width, height] == sides else None
 
