@@ -41,7 +41,7 @@ def test_configs_are_found_by_path_and_by_name(root, tmp_path, tiny):
     assert find_config(tiny) == tiny
     with pytest.raises(FileNotFoundError, match="has no config.yaml: it is not a run's"):
         find_config(str(tmp_path))
-    with pytest.raises(ValueError, match="takes the row as mask_rcnn_regnetx_400mf_fpn_3x$"):
+    with pytest.raises(ValueError, match="takes it as mask_rcnn_regnetx_400mf_fpn_3x$"):
         load_config("mask_rcnn_regnetx_400mf_fpn_3x.yaml")
     with pytest.raises(ValueError, match="a yacs config; .* `d2-regnet train`"):
         load_config("COCO-Detection/retinanet_R_50_FPN_1x.yaml")
