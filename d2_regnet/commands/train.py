@@ -5,9 +5,8 @@ import functools
 
 from detectron2.config import CfgNode
 from omegaconf import DictConfig
-from torch import nn
 
-from d2_regnet.engine.checks import check_config
+from d2_regnet.engine.checks import Checked, check_config
 from d2_regnet.engine.dry_run import plan
 from d2_regnet.engine.evaluating import load_weights, run_evaluation
 from d2_regnet.engine.hooks import exit_on_signal
@@ -35,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
             cfg = load(args)
             device = setting(cfg, "device")
             processes = check_processes(args, device)
-            model = check_config(
+            checked = check_config(
                 cfg,
                 eval_only=args.eval_only,
                 resume=args.resume,
@@ -45,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
             if args.dry_run:
                 print(plan(cfg, args, processes))
                 return
-        work = run if starts_processes(args) else functools.partial(run, cfg=cfg, model=model)
+        work = run if starts_processes(args) else functools.partial(run, cfg=cfg, checked=checked)
         with failure(args.verbose):
             launch(work, args, device)
 
@@ -72,7 +71,7 @@ def load(args: argparse.Namespace) -> DictConfig | CfgNode:
 def run(
     args: argparse.Namespace,
     cfg: DictConfig | CfgNode | None = None,
-    model: nn.Module | None = None,
+    checked: Checked | None = None,
 ) -> None:
     """One process's part; what the first process has loaded and built is not passed to others."""
     cfg = load(args) if cfg is None else cfg
@@ -80,12 +79,12 @@ def run(
     with job_logging(cfg, args):
         if isinstance(cfg, DictConfig):
             if args.eval_only:
-                run_evaluation(cfg, load_weights(cfg, model, resume=args.resume))
+                run_evaluation(cfg, load_weights(cfg, checked, resume=args.resume))
             else:
-                run_training(cfg, model, resume=args.resume)
+                run_training(cfg, checked, resume=args.resume)
         elif args.eval_only:
-            YacsTrainer.evaluate(cfg, model, resume=args.resume)
+            YacsTrainer.evaluate(cfg, checked, resume=args.resume)
         else:
-            trainer = YacsTrainer(cfg, model)
+            trainer = YacsTrainer(cfg, checked)
             trainer.resume_or_load(resume=args.resume)
             trainer.train()

@@ -1,20 +1,15 @@
 """Everything that can be known to be wrong with a config before anything is built or written."""
 
 import contextlib
-import copy
 import logging
 import os
-import random
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.evaluation import COCOEvaluator
-from detectron2.modeling import build_model
-from detectron2.utils import comm
-from detectron2.utils.env import seed_all_rng
 from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,9 +22,9 @@ from d2_regnet.data.before_training import check_before_training
 from d2_regnet.evaluation import FastCOCOEvaluator
 from d2_regnet.model_zoo.loading import nearest
 from d2_regnet.model_zoo.settings import key_of, setting
-from d2_regnet.utils.dtypes import DTYPES, dtype_named
 from d2_regnet.utils.signatures import parameters, target_of
 
+from .build import amp_dtype, build_on_cpu, build_optimizer, inference_options, seeded
 from .checkpointer import find_checkpoint
 from .memory import check_memory
 from .options import training_options
@@ -48,6 +43,18 @@ _DATASET_KEYS = {
 _FILES = ("json_file", "panoptic_json", "image_root", "panoptic_root", "sem_seg_root", "gt_dir")
 
 
+class Checked(NamedTuple):
+    """What `check_config` has built, for one training or evaluation of its config.
+
+    Attributes:
+        model: on the CPU, with the random values of the config's seed and, over them, the weights.
+        weights: what it has of them, for the log; None if a run is to be resumed instead.
+    """
+
+    model: torch.nn.Module
+    weights: str | None
+
+
 def check_config(
     cfg: DictConfig | CfgNode,
     *,
@@ -55,7 +62,7 @@ def check_config(
     resume: bool = False,
     processes: int = 1,
     allow_missing: bool = False,
-) -> torch.nn.Module:
+) -> Checked:
     """Makes sure that a config can be trained, or evaluated; changes and writes nothing.
 
     Made-on-first-use data sets are made, remote weights are fetched into iopath's cache, and the
@@ -69,8 +76,7 @@ def check_config(
         allow_missing: the weights may leave parts of the model at random (see `Fit.check`).
 
     Returns:
-        The model, for one training or evaluation of this config: on the CPU, with the random
-        values of the config's seed.
+        The model, with its weights.
 
     Raises:
         ValueError: naming the key and what to do.
@@ -94,9 +100,9 @@ def check_config(
     model = _built(cfg, eval_only)
     if state:
         check_same_shapes(state, model)
-    elif weights:  # the last, as it may take long
-        _check_fit(model, weights, eval_only, allow_missing, classes)
-    return model
+        return Checked(model, None)
+    # The last, as it may take long.
+    return Checked(model, _check_fit(model, weights, eval_only, allow_missing, classes))
 
 
 def _check_lazy(cfg: DictConfig, eval_only: bool) -> None:
@@ -117,38 +123,6 @@ def _check_batch(cfg: DictConfig | CfgNode, processes: int) -> None:
             f"{key_of(cfg, 'batch size')}={batch} does not divide among {processes} process(es); "
             "choose a multiple"
         )
-
-
-def amp_dtype(amp: DictConfig, device: str) -> torch.dtype | None:
-    """The reduced precision of `train.amp`, None if it is off.
-
-    float16 on a GPU as Detectron2 does it, bfloat16 elsewhere, unless `train.amp.precision` says.
-
-    Raises:
-        ValueError: another precision.
-    """
-    if not amp.enabled:
-        return None
-    name = amp.precision or ("float16" if device.startswith("cuda") else "bfloat16")
-    if name == "float32" or name not in DTYPES:
-        raise ValueError(f"train.amp.precision={name}: it is one of float16, bfloat16")
-    return DTYPES[name]
-
-
-def inference_options(node: DictConfig) -> dict | None:
-    """The arguments that `train.optimize_for_inference` has for it, None if it is off.
-
-    Raises:
-        ValueError: naming the key.
-    """
-    try:
-        dtype = dtype_named(node.dtype)
-    except ValueError as error:
-        raise ValueError(f"train.optimize_for_inference.dtype={error}") from error
-    for key in ("enabled", "compile"):
-        if not isinstance(node[key], bool):
-            raise ValueError(f"train.optimize_for_inference.{key} must be true or false")
-    return {"dtype": dtype, "compile": node.compile} if node.enabled else None
 
 
 def check_device(name: str, key: str = "train.device") -> None:
@@ -173,15 +147,6 @@ def check_device(name: str, key: str = "train.device") -> None:
             raise ValueError(f"{key}={name}: this machine has {gpus} GPU(s), from cuda:0")
     elif device.type != "cpu":
         raise ValueError(f"{key}={name}: only cpu and cuda are supported")
-
-
-def available_device(name: str) -> torch.device:
-    """A device that `check_device` passes; the CPU, with a warning, if there is no GPU."""
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        logger.warning("the device is to be %s, but there is no GPU: using the CPU", name)
-        return torch.device("cpu")
-    return device
 
 
 def _check_train(train: DictConfig) -> None:
@@ -261,17 +226,17 @@ def _check_fit(
     eval_only: bool,
     allow_missing: bool,
     classes: Sequence[str],
-) -> None:
-    """Loads weights into the model, and says what of them is taken.
+) -> str:
+    """Loads weights into the model, and returns what of them is taken.
 
     Raises:
         ValueError, FileNotFoundError: of `load_fitting` and `Fit.check`.
     """
     fit = load_fitting(model, weights)
     said = fit.check(weights, whole=eval_only, allow_missing=allow_missing, classes=classes)
-    logger.info("Weights of %s: %s", weights, fit)
     for difference in said:
         logger.warning("%s: %s", weights, difference)
+    return f"{weights}: {fit}" if weights else str(fit)
 
 
 def resumable_state(path: str, record: RunRecord) -> dict[str, torch.Tensor]:
@@ -347,7 +312,7 @@ def _built(cfg: DictConfig | CfgNode, eval_only: bool) -> torch.nn.Module:
     disabled, log.disabled = log.disabled, True  # it would announce what is raised below
     part = "model"
     try:
-        with _seeded(setting(cfg, "seed")):
+        with seeded(setting(cfg, "seed")):
             model = build_on_cpu(cfg)
         if isinstance(cfg, DictConfig) and not eval_only:
             part = "optimizer"
@@ -361,33 +326,3 @@ def _built(cfg: DictConfig | CfgNode, eval_only: bool) -> torch.nn.Module:
     finally:
         log.disabled = disabled
     return model
-
-
-@contextlib.contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
-    """The random numbers that `default_setup` gives a run, inside; the former ones after."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    seed_all_rng(None if seed is None or seed < 0 else seed + comm.get_rank())
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
-
-
-def build_on_cpu(cfg: DictConfig | CfgNode) -> torch.nn.Module:
-    """The model of a config of either kind, in training mode, with random values."""
-    if isinstance(cfg, DictConfig):
-        return instantiate(cfg.model)
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.DEVICE = "cpu"
-    return build_model(cfg)
-
-
-def build_optimizer(cfg: DictConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """The config's optimizer over a model's parameters. The config stays as it is."""
-    optimizer = copy.deepcopy(cfg.optimizer)
-    optimizer.params.model = model
-    return instantiate(optimizer)

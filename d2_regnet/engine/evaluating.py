@@ -13,8 +13,9 @@ from omegaconf import DictConfig
 from d2_regnet.data.loader import outlasting_signals
 from d2_regnet.inference.optimize import optimize_for_inference
 
+from .build import available_device, inference_options
 from .checkpointer import Checkpointer
-from .checks import available_device, check_config, inference_options
+from .checks import Checked, check_config
 from .logs import job_logging
 
 __all__ = ["evaluate", "load_weights", "run_evaluation"]
@@ -45,7 +46,7 @@ def evaluate(
     """
     if model is not None:
         return run_evaluation(cfg, model)
-    model = check_config(
+    checked = check_config(
         cfg,
         eval_only=True,
         resume=resume,
@@ -53,15 +54,18 @@ def evaluate(
         allow_missing=allow_missing,
     )
     with job_logging(cfg, argparse.Namespace(eval_only=True, resume=resume)):
-        return run_evaluation(cfg, load_weights(cfg, model, resume=resume))
+        return run_evaluation(cfg, load_weights(cfg, checked, resume=resume))
 
 
 def load_weights(
-    cfg: DictConfig, model: torch.nn.Module | None = None, *, resume: bool = False
+    cfg: DictConfig, checked: Checked | None = None, *, resume: bool = False
 ) -> torch.nn.Module:
     """A model with the config's weights, or with the newest of the output folder, on its device."""
-    model = instantiate(cfg.model) if model is None else model
-    model = model.to(available_device(cfg.train.device))
+    device = available_device(cfg.train.device)
+    if checked is not None:
+        logger.info("The model has %s", checked.weights)
+        return checked.model.to(device)
+    model = instantiate(cfg.model).to(device)
     checkpointer = Checkpointer(model, cfg.train.output_dir)
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
     return model

@@ -20,7 +20,7 @@ from d2_regnet.checkpoint import read as read_checkpoint
 from d2_regnet.model_zoo.loading import load_any
 from d2_regnet.modeling.global_batch import Repeated, global_batch
 
-from .checks import build_on_cpu
+from .build import build_on_cpu
 from .trainer import scripted_alike
 
 __all__ = ["Replay", "inexact", "load_model", "read_batch", "replay", "same"]

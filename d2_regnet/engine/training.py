@@ -27,8 +27,9 @@ from d2_regnet.model_zoo.loading import BEST_WEIGHTS
 from d2_regnet.solver import clip_gradients
 
 from .best import Best, StoppedEarly
+from .build import amp_dtype, available_device, build_optimizer
 from .checkpointer import Checkpointer, PeriodicCheckpointer
-from .checks import amp_dtype, available_device, build_optimizer, check_config
+from .checks import Checked, check_config
 from .ema import Average
 from .evaluating import run_evaluation
 from .hooks import StopOnSignal
@@ -49,7 +50,7 @@ logger = logging.getLogger(__name__)
 def train(
     cfg: DictConfig,
     *,
-    model: torch.nn.Module | None = None,
+    checked: Checked | None = None,
     resume: bool = False,
     hooks: Iterable[HookBase] = (),
     console: bool = True,
@@ -62,7 +63,7 @@ def train(
 
     Args:
         cfg: as `load_config` returns it.
-        model: of a `check_config` for this training, which is then not done again.
+        checked: of a `check_config` for this training, which is then not done again.
         resume: continue from the newest checkpoint in the output folder; without one, start anew.
         hooks: run after Detectron2's own, before the metrics are written.
         console: print what is logged; if not, only warnings.
@@ -76,24 +77,25 @@ def train(
         ValueError, FileNotFoundError: from `check_config`, before anything is written.
         Interrupted: a signal ended the training.
     """
-    if model is None:
+    if checked is None:
         processes = comm.get_world_size()
-        model = check_config(cfg, resume=resume, processes=processes, allow_missing=allow_missing)
+        checked = check_config(cfg, resume=resume, processes=processes, allow_missing=allow_missing)
     with job_logging(cfg, argparse.Namespace(eval_only=False, resume=resume), console):
-        return run_training(cfg, model, resume=resume, hooks=hooks)
+        return run_training(cfg, checked, resume=resume, hooks=hooks)
 
 
 def run_training(
     cfg: DictConfig,
-    model: torch.nn.Module | None = None,
+    checked: Checked | None = None,
     *,
     resume: bool = False,
     hooks: Iterable[HookBase] = (),
 ) -> dict:
     """`train` after its checks and inside its logging; builds the model unless it is given."""
+    checked = checked or Checked(instantiate(cfg.model), None)
     train, device = cfg.train, available_device(cfg.train.device)
     options = training_options(cfg)
-    model = (instantiate(cfg.model) if model is None else model).to(device)
+    model = checked.model.to(device)
     logger.info("Model:\n%s", model)
     average = Average(model, options.ema_decay) if options.ema_decay else None
     evaluated = average.module if average else model
@@ -118,6 +120,7 @@ def run_training(
         losses=functools.partial(validation_losses, cfg, evaluated),
         options=options,
         weights=train.init_checkpoint,
+        loaded=checked.weights,
         resume=resume,
         scheduler=instantiate(cfg.lr_multiplier),
         max_iter=train.max_iter,
@@ -150,6 +153,7 @@ def fit(
     losses: Callable[..., dict],
     options: Options,
     weights: str,
+    loaded: str | None,
     resume: bool,
     scheduler: ParamScheduler | torch.optim.lr_scheduler.LRScheduler,
     max_iter: int,
@@ -165,7 +169,7 @@ def fit(
         evaluate: called with `before_inference`, which it calls before each batch.
         losses: called alike for the `validation_losses`, if the options ask for them.
         options: see `Options`.
-        weights: to begin with; a path or an address, empty for what the model has.
+        weights: to begin with, a path or an address, unless `loaded` (see `Checked.weights`).
         resume: continue from the newest checkpoint of the checkpointer's folder, if there is one.
         scheduler: of the learning rate, fvcore's or torch's.
         max_iter, eval_period, log_period: in steps.
@@ -198,7 +202,7 @@ def fit(
         writers = build_writers(checkpointer.save_dir, max_iter, options.loggers)
         trainer.register_hooks([PeriodicWriter(writers, log_period)])
     checkpointer.remove_partial()
-    start = _begin(trainer, checkpointer, scheduler, weights, resume)
+    start = _begin(trainer, checkpointer, scheduler, weights, loaded, resume)
     _run(trainer, checkpointer, start, start if best and best.exhausted else max_iter)
     return results
 
@@ -226,6 +230,7 @@ def _begin(
     checkpointer: Checkpointer,
     scheduler,
     weights: str,
+    loaded: str | None,
     resume: bool,
 ) -> int:
     """Loads the weights, or all of the newest checkpoint; returns the step to begin with."""
@@ -242,7 +247,10 @@ def _begin(
         if resume:
             logger.info("No checkpoint to resume in %s: starting anew", folder)
         checkpointer.forget(BEST_WEIGHTS, *RUN_FILES)
-        checkpointer.load(weights, checkpointables=[])
+        if loaded is None:
+            checkpointer.load(weights, checkpointables=[])
+        else:
+            logger.info("The model begins with %s", loaded)
         if may_be_restarted():  # it must not take up what an earlier run has left in the folder
             trainer.iter = -1
             checkpointer.save("model_initial", iteration=-1)

@@ -32,6 +32,7 @@ from d2_regnet.evaluation import FastCOCOEvaluator
 from d2_regnet.solver import clip_gradients
 
 from .checkpointer import Checkpointer
+from .checks import Checked
 from .ema import Average
 from .non_finite import NonFinite
 from .options import training_options
@@ -49,15 +50,16 @@ class YacsTrainer(Trainer):
     evaluator for the data sets of `DATASETS.TEST`.
     """
 
-    def __init__(self, cfg: CfgNode, model: torch.nn.Module | None = None):
+    def __init__(self, cfg: CfgNode, checked: Checked | None = None):
         """
         Args:
             cfg: a complete config.
-            model: of a `check_config` for this training; default: it is built here.
+            checked: of a `check_config` for this training; default: the model is built here.
         """
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         device = torch.device(cfg.MODEL.DEVICE)
-        model = self.build_model(cfg) if model is None else model.to(device)
+        model = checked.model.to(device) if checked else self.build_model(cfg)
+        self._loaded = checked.weights if checked else None
         optimizer = self.build_optimizer(cfg, model)
         precision = torch.float16 if device.type == "cuda" else torch.bfloat16
         non_finite, self.options = cfg.SOLVER.NON_FINITE, training_options(cfg)
@@ -97,6 +99,7 @@ class YacsTrainer(Trainer):
             losses=functools.partial(validation_losses, cfg, evaluated),
             options=self.options,
             weights=cfg.MODEL.WEIGHTS,
+            loaded=self._loaded,
             resume=self._resume,
             scheduler=self.build_lr_scheduler(cfg, self.optimizer),
             max_iter=cfg.SOLVER.MAX_ITER,
@@ -186,10 +189,12 @@ class YacsTrainer(Trainer):
 
     @classmethod
     def evaluate(
-        cls, cfg: CfgNode, model: torch.nn.Module | None = None, *, resume: bool = False
+        cls, cfg: CfgNode, checked: Checked | None = None, *, resume: bool = False
     ) -> dict:
         """`test` of `MODEL.WEIGHTS`, or of the newest checkpoint of `OUTPUT_DIR`."""
-        model = cls.build_model(cfg) if model is None else model.to(cfg.MODEL.DEVICE)
+        if checked:
+            return cls.test(cfg, checked.model.to(cfg.MODEL.DEVICE))
+        model = cls.build_model(cfg)
         Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
         return cls.test(cfg, model)
 

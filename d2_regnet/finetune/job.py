@@ -18,11 +18,11 @@ from detectron2.config import CfgNode, LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
 from omegaconf import DictConfig
-from torch import nn
 
 from d2_regnet import model_zoo
 from d2_regnet.checkpoint.fitting import BACKBONE, DETECTOR, SCRATCH, Fit, load_fitting
 from d2_regnet.engine import ProgressLine, check_config, load_config, train
+from d2_regnet.engine.checks import Checked
 from d2_regnet.inference import find_model
 from d2_regnet.inference.outputs import write_image
 from d2_regnet.report import Report
@@ -61,7 +61,7 @@ class Job:
     def output(self) -> Path:
         return Path(self.cfg.train.output_dir)
 
-    def check(self) -> nn.Module:
+    def check(self) -> Checked:
         """Writes the files, and makes sure that the training can begin; an error removes them.
 
         Returns:
@@ -217,12 +217,12 @@ def resumed(output: str | os.PathLike, overrides: Sequence[str] = ()) -> Job:
     )
 
 
-def run(job: Job, model: nn.Module | None = None, hooks: Iterable[HookBase] = ()) -> dict:
+def run(job: Job, checked: Checked | None = None, hooks: Iterable[HookBase] = ()) -> dict:
     """Trains, evaluates, draws and reports, in the job's output folder.
 
     Args:
         job: of `prepare` or `resumed`.
-        model: of `job.check()`, which is called here by default.
+        checked: of `job.check()`, which is called here by default.
         hooks: as of `engine.train`.
 
     Returns:
@@ -232,10 +232,10 @@ def run(job: Job, model: nn.Module | None = None, hooks: Iterable[HookBase] = ()
         ValueError, FileNotFoundError: from `Job.check`, before anything else is written.
         Interrupted: a signal ended the training; `resumed` goes on.
     """
-    model = job.check() if model is None else model
+    checked = job.check() if checked is None else checked
     hooks = [*hooks, ProgressLine(job.cfg.train.log_period, sys.stdout)]
     with redirect_stdout(io.StringIO()):  # evaluators print a lot
-        results = train(job.cfg, model=model, resume=job.resume, hooks=hooks, console=False)
+        results = train(job.cfg, checked=checked, resume=job.resume, hooks=hooks, console=False)
     print("Drawing ...", flush=True)
     draw_images(job.cfg, job.output)
     Report([job.output]).write(job.output / "report")

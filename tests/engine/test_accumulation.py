@@ -5,11 +5,13 @@ import json
 import pytest
 import torch
 from detectron2.config import instantiate
+from detectron2.engine import HookBase
 from torch import nn
 
 from d2_regnet.engine import load_config, train
 from d2_regnet.engine.accumulation import Known
 from d2_regnet.engine.ema import Average
+from d2_regnet.engine.replay import load_model, read_batch, replay, same
 from d2_regnet.engine.trainer import Trainer
 from d2_regnet.model_zoo.recipes import scale_to_batch_size
 from d2_regnet.solver import clip_gradients
@@ -111,6 +113,28 @@ def test_looking_ahead_changes_nothing(fixtures, tmp_path, monkeypatch):
     run(trainer, 2)
     counted = [v for n, v in model.state_dict().items() if n.endswith("num_batches_tracked")]
     assert counted and all(value == 4 for value in counted)
+
+
+def test_a_part_that_is_not_finite_is_replayed(fixtures, load_file, tmp_path, monkeypatch):
+    """Alone, with what it knew of the other parts."""
+    monkeypatch.setenv("D2_REGNET_CACHE", str(tmp_path / "cache"))
+    poison = load_file(fixtures / "faulty_process.py").poison
+    overrides = [f"train.output_dir={tmp_path / 'out'}", "train.device=cpu", "train.accumulate=2"]
+    cfg = load_config(str(fixtures / "tiny_mask_rcnn.py"), overrides)
+    cfg.dataloader.evaluator = None
+
+    class Poison(HookBase):
+        def before_train(self):
+            poison(self.trainer.model, "loss")
+
+    with pytest.raises(FloatingPointError, match="step 0: the loss is not finite"):
+        train(cfg, hooks=[Poison()], console=False)
+    batch = read_batch(tmp_path / "out" / "non_finite" / "step_0000000_rank0.pth")
+    assert (batch["rank"], batch["processes"], len(batch["batch"])) == (0, 2, 2)
+    model = load_model(str(tmp_path / "out" / "config.yaml"), batch)
+    poison(model, "loss")
+    found = replay(model, batch)
+    assert found.losses and same(batch["losses"], found.losses)
 
 
 def test_the_learning_rate_follows_all_images_of_a_step(fixtures, monkeypatch, tmp_path):

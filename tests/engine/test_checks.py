@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from d2_regnet.data import register_shapes
 from d2_regnet.data.shapes import CLASSES
 from d2_regnet.engine import check_config, load_config
-from d2_regnet.engine.checks import amp_dtype, check_device, inference_options
+from d2_regnet.engine.build import amp_dtype, inference_options
+from d2_regnet.engine.checks import check_device
 from d2_regnet.model_zoo.yacs import to_yacs
 
 

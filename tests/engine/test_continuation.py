@@ -15,7 +15,7 @@ from detectron2.modeling.meta_arch import retinanet
 from fvcore.nn import sigmoid_focal_loss
 
 from d2_regnet.engine import load_config, train
-from d2_regnet.engine.checks import build_optimizer
+from d2_regnet.engine.build import build_optimizer
 from d2_regnet.engine.logs import job_logging
 from d2_regnet.engine.yacs_trainer import YacsTrainer
 from d2_regnet.model_zoo.yacs import to_yacs
