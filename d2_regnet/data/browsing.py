@@ -8,11 +8,11 @@ from pathlib import Path
 from detectron2.data.catalog import Metadata
 from detectron2.structures import BoxMode
 from PIL import Image
+from tabulate import tabulate
 
 from d2_regnet.utils.drawing import draw_instances, from_annotations
 from d2_regnet.utils.files import whole_file
 
-from .checks import mask_problems
 from .images import read_image
 from .masks import extent
 
@@ -27,24 +27,19 @@ def counts(coco: dict) -> dict[str, Counter]:
     """Objects by class, by size and by aspect ratio (width : height) of their boxes.
 
     Args:
-        coco: a COCO dict; annotations without a box of an area are counted as such.
+        coco: a sound COCO dict, see `cleaned`.
     """
     names = {each["id"]: each["name"] for each in coco["categories"]}
-    found = {
-        "class": Counter(dict.fromkeys(names.values(), 0)),
-        "size": Counter(),
-        "aspect ratio": Counter(),
-    }
+    classes, sizes, aspects = Counter(dict.fromkeys(names.values(), 0)), Counter(), Counter()
     for each in coco.get("annotations", []):
-        name = names.get(each.get("category_id"), "of no known class")
-        found["class"][f"{name} (crowd)" if each.get("iscrowd") else name] += 1
-        width, height = (each.get("bbox") or [0] * 4)[2:]
+        classes[names[each["category_id"]] + " (crowd)" * bool(each.get("iscrowd"))] += 1
+        _, _, width, height = each["bbox"]
         if width > 0 and height > 0:
-            found["size"][_bin(width * height, _SIZES, "large")] += 1
-            found["aspect ratio"][_bin(width / height, _ASPECTS, "over 3:1")] += 1
+            sizes[_bin(width * height, _SIZES, "large")] += 1
+            aspects[_bin(width / height, _ASPECTS, "over 3:1")] += 1
         else:
-            found["size"]["without an area"] += 1
-    return found
+            sizes["without an area"] += 1
+    return {"class": classes, "size": sizes, "aspect ratio": aspects}
 
 
 def _bin(value: float, bins, last: str) -> str:
@@ -55,7 +50,7 @@ def draw(coco: dict, folder: str, target: str | os.PathLike) -> None:
     """Writes `index.html` with the counts, and up to 50 images, taken evenly, with their objects.
 
     Args:
-        coco: as `read_coco` returns it.
+        coco: a sound COCO dict, see `cleaned`.
         folder: of the images.
         target: a folder, which is made if need be.
 
@@ -69,8 +64,7 @@ def draw(coco: dict, folder: str, target: str | os.PathLike) -> None:
     metadata = Metadata(thing_classes=[each["name"] for each in categories])
     by_image: dict = {}
     for each in coco.get("annotations", []):
-        if each.get("category_id") in places and each.get("bbox"):
-            by_image.setdefault(each["image_id"], []).append(each)
+        by_image.setdefault(each["image_id"], []).append(_record(each, places))
     shown = []
     for number, image in enumerate(coco["images"][:: -(-len(coco["images"]) // _DRAWN)], 1):
         name, width, height = f"{number:02d}.jpg", int(image["width"]), int(image["height"])
@@ -80,8 +74,7 @@ def draw(coco: dict, folder: str, target: str | os.PathLike) -> None:
         except (OSError, ValueError) as error:
             shown.append(f"<p>{html.escape(f'{title}: {error}')}</p>")
             continue
-        records = [_record(each, places, (width, height)) for each in by_image.get(image["id"], [])]
-        found = from_annotations(records, pixels.shape[:2])
+        found = from_annotations(by_image.get(image["id"], []), pixels.shape[:2])
         with whole_file(target / name) as file:
             Image.fromarray(draw_instances(pixels, found, metadata)).save(file, "JPEG", quality=90)
         shown.append(f'<figure><img src="{name}"><figcaption>{html.escape(title)}</figcaption>')
@@ -89,29 +82,24 @@ def draw(coco: dict, folder: str, target: str | os.PathLike) -> None:
         file.write(_page(coco, shown).encode())
 
 
-def _record(annotation: dict, places: dict[int, int], size: tuple[int, int]) -> dict:
-    """In Detectron2's dataset format; a mask that is not sound is left out."""
+def _record(annotation: dict, places: dict[int, int]) -> dict:
+    """In Detectron2's dataset format; a mask of nothing is left out."""
     record = {
         "bbox": annotation["bbox"],
         "bbox_mode": BoxMode.XYWH_ABS,
         "category_id": places[annotation["category_id"]],
     }
     mask = annotation.get("segmentation")
-    sound = mask and extent(mask) and not list(mask_problems(mask, *size))
-    return record | ({"segmentation": mask} if sound else {})
+    return record | ({"segmentation": mask} if mask and extent(mask) else {})
 
 
 def _page(coco: dict, shown: list[str]) -> str:
     tables = "".join(
-        f"<h2>By {title}</h2><table>"
-        + "".join(
-            f"<tr><td>{html.escape(str(name))}<td>{count}" for name, count in found.most_common()
-        )
-        + "</table>"
+        tabulate(found.most_common(), (f"By {title}", "count"), "html")
         for title, found in counts(coco).items()
     )
     total = f"{len(coco['images'])} images, {len(coco.get('annotations', []))} annotations"
-    style = "body{font-family:sans-serif;margin:2em}img{max-width:100%}td{padding:0 1em 0 0}"
+    style = "body{font-family:sans-serif;margin:2em}img{max-width:100%}table{margin:1em 0}"
     return (
         f'<!doctype html><meta charset="utf-8"><title>Data set</title><style>{style}</style>'
         f"<h1>{total}</h1>{tables}{''.join(shown)}"

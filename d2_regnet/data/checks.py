@@ -22,7 +22,6 @@ __all__ = [
     "check_annotations",
     "image_problems",
     "is_plain",
-    "mask_problems",
     "read_coco",
 ]
 

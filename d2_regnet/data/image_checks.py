@@ -1,5 +1,6 @@
 """What is wrong with a data set's images: are they there, readable, and of the annotated size?"""
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,20 +23,15 @@ def missing_images(images: list[dict], folder: str) -> list[str]:
         images: the `images` of a COCO dict, sound ones.
         folder: where they lie.
     """
-    listed: dict[str, set[str]] = {}
-    missing = []
-    for image in images:
-        path = os.path.join(folder, image["file_name"])
-        parent, name = os.path.split(path)
-        if "://" in path:
-            continue
-        if parent not in listed:
-            listed[parent] = (
-                set(os.listdir(parent or ".")) if os.path.isdir(parent or ".") else set()
-            )
-        if name not in listed[parent] and not os.path.exists(path):
-            missing.append(path)
-    return missing
+    names = functools.cache(lambda parent: {*os.listdir(parent)} if os.path.isdir(parent) else {})
+    paths = [os.path.join(folder, each["file_name"]) for each in images]
+    return [
+        path
+        for path in paths
+        if "://" not in path
+        and os.path.basename(path) not in names(os.path.dirname(path) or ".")
+        and not os.path.exists(path)
+    ]
 
 
 def check_images(

@@ -222,3 +222,31 @@ def test_what_cannot_be_understood_is_refused(maker, content, said):
     maker.write("a.xml", content)
     with pytest.raises(ValueError, match=rf"cannot be read as voc: 1 problem.*a\.xml[:,] .*{said}"):
         read_dataset(maker.images, maker.labels)
+
+
+def test_fractions_of_the_image_are_not_counted_from_one(maker):
+    """Else the finding of boxes in another form would not know them."""
+    (found,), _ = read(maker, thing(box(0.25, 0.5, 0.5, 0.75)))
+    assert found["bbox"] == [0.25, 0.5, 0.25, 0.25]
+
+
+def test_sides_for_corners_are_refused(maker):
+    """One box in many may be drawn from right to left."""
+    right, turned = thing(box(11, 21, 40, 50)), thing(box(40, 50, 11, 21))
+    maker.image()
+    for count, objects in ((2, right * 20 + turned * 2), (3, right * 3 + turned * 3)):
+        maker.voc(objects=objects)
+        if count == 2:
+            read_dataset(maker.images, maker.labels)
+            continue
+        with pytest.raises(ValueError, match=r"of 6 boxes, 3 have xmax < xmin .*width, height"):
+            read_dataset(maker.images, maker.labels)
+
+
+@pytest.mark.parametrize("wrap", ["<objects>{}</objects>", "{}"])
+def test_objects_at_another_depth_or_in_capitals(maker, wrap):
+    maker.image()
+    maker.voc(objects=wrap.format(ONE.replace("object>", "Object>")))
+    coco, account = read_dataset(maker.images, maker.labels)
+    assert [each["bbox"] for each in coco["annotations"]] == [[10, 20, 30, 30]]
+    assert account.used["objects"] == 1

@@ -218,3 +218,35 @@ def test_classes_that_are_not_utf8(maker):
     maker.write("classes.txt", "caf\xe9".encode("latin-1"))
     with pytest.raises(ValueError, match=r"classes.txt is not in UTF-8"):
         read_dataset(maker.images, maker.labels)
+
+
+def test_names_of_darknet_exports(maker):
+    maker.image()
+    maker.write("a.txt", BOX)
+    maker.write("_darknet.labels", "cap\ndog\n")
+    coco, account = read_dataset(maker.images, maker.labels)
+    assert [each["name"] for each in coco["categories"]] == ["cap", "dog"] and not account.lines()
+
+
+@pytest.mark.parametrize("name", ["a.jpg.txt", "a.TXT"])
+def test_label_files_named_after_the_whole_image(maker, name):
+    maker.image()
+    maker.yolo(name, BOX)
+    coco, account = read_dataset(maker.images, maker.labels)
+    assert [each["bbox"] for each in coco["annotations"]] == [BOX_IN_PIXELS]
+    assert not account.lines()
+
+
+def test_a_data_set_without_an_object_says_why(maker):
+    maker.image()
+    maker.yolo("other.txt", BOX)
+    said = "or no object that can be used; 1 of 1 label files left out: there is no image of its"
+    with pytest.raises(ValueError, match=said):
+        read_dataset(maker.images, maker.labels)
+
+
+def test_another_number_of_names_is_refused(maker):
+    maker.image()
+    maker.yolo(lines=BOX, names="nc: 3\nnames: [cap, dog]\n")
+    with pytest.raises(ValueError, match="nc is 3, and it has 2 names"):
+        read_dataset(maker.images, maker.labels)
