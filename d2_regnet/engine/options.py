@@ -16,8 +16,7 @@ from .writers import LOGGERS, check_installed
 
 __all__ = ["Options", "training_options"]
 
-# COCO's metrics as they are logged; several test sets put their names in front.
-_COCO = re.compile(r"(.+/)?(bbox|segm|keypoints)/AP(50|75|s|m|l|-.+)?", re.DOTALL)
+_COCO = re.compile(r"(.+)/AP(50|75|s|m|l|-.+)?", re.DOTALL)  # as COCO's metrics are logged
 
 
 @dataclass(frozen=True)
@@ -127,17 +126,19 @@ def _check_metric(cfg: DictConfig | CfgNode, options: Options) -> None:
         lacks = "DATASETS.TEST" if isinstance(cfg, CfgNode) else "dataloader.evaluator"
         raise ValueError(f"{told}the config has no {lacks}")
     match = _COCO.fullmatch(options.metric)
-    if not match or match[2] not in tasks:
+    if not match or match[1] not in tasks:
         logged = ", ".join(f"{task}/AP" for task in tasks)
         raise ValueError(f"{told}evaluations log {logged}; AP50, AP75, APs, APm, APl, AP-CLASS")
 
 
 def _coco_tasks(cfg: DictConfig | CfgNode) -> list[str] | None:
-    """What COCO's evaluator will measure; None if it is another evaluator."""
+    """What COCO's evaluator will measure, behind the names of several test sets; None for another
+    evaluator."""
     if isinstance(cfg, CfgNode):
         if not cfg.DATASETS.TEST:
             return []
         heads = {"segm": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
+        sets = [f"{name}/" for name in cfg.DATASETS.TEST] if len(cfg.DATASETS.TEST) > 1 else [""]
     else:
         evaluator = OmegaConf.select(cfg, "dataloader.evaluator")
         if evaluator is None:
@@ -151,4 +152,6 @@ def _coco_tasks(cfg: DictConfig | CfgNode) -> list[str] | None:
         heads = {
             task: OmegaConf.select(cfg, f"model.roi_heads.{part}") for task, part in parts.items()
         }
-    return ["bbox", *(task for task, head in heads.items() if head)]
+        sets = [""]
+    tasks = ["bbox", *(task for task, head in heads.items() if head)]
+    return [each + task for each in sets for task in tasks]

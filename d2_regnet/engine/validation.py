@@ -69,7 +69,7 @@ def validation_losses(
                     with torch.random.fork_rng(), alone:
                         torch.manual_seed(seed)
                         losses = model(batch)
-                    sums += Counter({name: loss.item() for name, loss in losses.items()})
+                    sums.update({name: loss.item() for name, loss in losses.items()})
                     sums["images"] += 1
     everywhere = comm.all_gather(dict(sums))
     images = sum(each.get("images", 0) for each in everywhere)

@@ -115,7 +115,8 @@ def check_installed(name: str, key: str) -> None:
     Raises:
         ValueError: naming the key: the library of a logger is not installed.
     """
-    if importlib.util.find_spec(LOGGERS[name][1]) is None:
+    spec = importlib.util.find_spec(LOGGERS[name][1])
+    if spec is None or spec.origin is None:  # a folder of that name, where its runs lie
         raise ValueError(f"{key}: {name} is not installed: pip install {LOGGERS[name][1]}")
 
 

@@ -5,6 +5,7 @@ from omegaconf import OmegaConf
 
 from d2_regnet.engine import check_config, load_config
 from d2_regnet.engine.options import Options, training_options
+from d2_regnet.engine.writers import LOGGERS
 from d2_regnet.model_zoo.loading import load_yaml
 
 ROW = "mask_rcnn_regnetx_400mf_fpn_3x"
@@ -78,8 +79,20 @@ def test_what_cannot_be_is_refused_at_the_start(overrides, error):
 def test_yacs_keys_are_named():
     with pytest.raises(ValueError, match=r"SOLVER.EMA.DECAY=1.5: it is a number between 0 and 1"):
         check_config(yacs("SOLVER.EMA.DECAY", 1.5))
+    both = ("DATASETS.TEST", ("coco_2017_val", "coco_2017_val_100"), "SOLVER.KEEP_BEST.METRIC")
+    assert training_options(yacs(*both, "coco_2017_val/segm/AP")).metric
+    with pytest.raises(ValueError, match=r"evaluations log coco_2017_val/bbox/AP, "):
+        training_options(yacs(*both, "bbox/AP"))
     with pytest.raises(ValueError, match=r"the config has no DATASETS.TEST"):
         check_config(yacs("SOLVER.KEEP_BEST.METRIC", "bbox/AP", "DATASETS.TEST", ()))
+
+
+def test_a_folder_of_its_name_is_not_the_library(tmp_path, monkeypatch):
+    (tmp_path / "comet_ml").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(LOGGERS, "comet", (None, "comet_ml"))
+    with pytest.raises(ValueError, match="train.loggers: comet is not installed"):
+        training_options(OmegaConf.create({"train": {"loggers": ["comet"]}}))
 
 
 def test_a_missing_library_is_said_before_the_training(monkeypatch):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 
 import pytest
 import torch
@@ -40,6 +41,9 @@ def test_means_of_the_models_own_losses(cfg, model):
     for name in expected[0]:
         assert found[name] == pytest.approx(sum(each[name] for each in expected) / 4, rel=1e-6)
     assert found["total_loss"] == pytest.approx(found["loss_cls"] + found["loss_box_reg"])
+    model.head.bbox_pred.bias.data.fill_(float("nan"))
+    found = validation_losses(cfg, model)
+    assert math.isnan(found["loss_box_reg"]) and math.isfinite(found["loss_cls"])
 
 
 def test_nothing_is_learnt_and_the_draws_are_the_same(fixtures, cfg, seed):
