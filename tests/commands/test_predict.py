@@ -217,8 +217,7 @@ class FindsWhite:
         ids = {i + 1: i for i in range(6)}
         self.metadata = Metadata(thing_classes=CLASSES, thing_dataset_id_to_contiguous_id=ids)
 
-    def __call__(self, images, array_format):
-        found = []
+    def stream(self, images, array_format):
         for image in images:
             y, x = image[:, :, 0].nonzero()
             kind = CLASSES.index(["star", "circle"][self.count % 2])
@@ -226,8 +225,7 @@ class FindsWhite:
             box = torch.tensor([[x.min(), y.min(), x.max() + 1, y.max() + 1]]).float()
             instances = Instances(image.shape[:2], pred_boxes=Boxes(box))
             instances.scores, instances.pred_classes = torch.ones(1), torch.tensor([kind])
-            found.append(Prediction(instances, self.metadata))
-        return found
+            yield Prediction(instances, self.metadata)
 
 
 @pytest.mark.parametrize("kind", IDS)
