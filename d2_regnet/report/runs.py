@@ -190,7 +190,7 @@ def parse_metrics(lines: Iterable[str], eval_period: int = 0) -> tuple[dict, dic
     Returns:
         training, evaluations, and the number of lines that are no such thing.
     """
-    training, evaluations, broken, reached = {}, {}, 0, 0
+    training, evaluations, losses, broken, reached = {}, {}, {}, 0, 0
     for line in filter(str.strip, lines):
         try:
             values = json.loads(line)
@@ -202,7 +202,7 @@ def parse_metrics(lines: Iterable[str], eval_period: int = 0) -> tuple[dict, dic
             continue
         step = evaluated = iteration + 1
         if "total_loss" in values:  # the metric of every step, by which a step back is known
-            for part in (training, evaluations) if step <= reached else ():
+            for part in (training, evaluations, losses) if step <= reached else ():
                 for later in [each for each in part if each >= step]:
                     del part[later]
             reached = step
@@ -215,12 +215,14 @@ def parse_metrics(lines: Iterable[str], eval_period: int = 0) -> tuple[dict, dic
                 found = evaluations.setdefault(evaluated, {}).setdefault(match["task"], {})
                 found[f"AP{match['metric']}"] = float(value)
             else:
-                of = evaluated if name.startswith(VALIDATION) else step
-                training.setdefault(of, {})[name] = float(value)
+                of = (losses, evaluated) if name.startswith(VALIDATION) else (training, step)
+                of[0].setdefault(of[1], {})[name] = float(value)
     last = max(training, default=math.inf)
     clamped = {}
     for step, found in sorted(evaluations.items()):
         clamped.setdefault(min(step, last), {}).update(found)
+    for step, found in sorted(losses.items()):
+        training.setdefault(min(step, last), {}).update(found)
     return dict(sorted(training.items())), clamped, broken
 
 

@@ -68,14 +68,16 @@ def test_the_last_evaluation_counts_for_the_last_step():
     assert evaluations == {100: {"bbox": {"AP": 31.0}}}
 
 
-def test_losses_on_the_test_data_belong_to_the_evaluations_step():
+@pytest.mark.parametrize("eval_period", [10, 7])  # the last is due at the step after the end
+def test_losses_on_the_test_data_belong_to_the_evaluations_step(eval_period):
     training, _, _ = parse_metrics(
         lines(
             train(9, 1.5, loss_cls=1.0),
             {"iteration": 9, "validation/loss_cls": 2.0},
             train(19, 1.0, loss_cls=0.5),
             {"iteration": 20, "validation/loss_cls": 1.5},
-        )
+        ),
+        eval_period,
     )
     run = Run("run", Path(), training, {})
     assert run.losses == ["total_loss", "loss_cls"]
