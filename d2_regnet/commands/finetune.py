@@ -7,6 +7,7 @@ import signal
 from d2_regnet.data.formats import FORMATS, UNLABELLED
 from d2_regnet.finetune import Job, prepare, resumed, run
 from d2_regnet.model_zoo.loading import run_weights
+from d2_regnet.report.runs import Run, read_runs
 from d2_regnet.utils.cli import ToolParser, bad_input, failure
 
 _EXAMPLES = """
@@ -107,14 +108,18 @@ def plan(args: argparse.Namespace) -> Job:
     )
 
 
-def summary(results: dict) -> str:
-    """The last evaluation, a line a task."""
+def summary(results: dict, run: Run) -> str:
+    """The last evaluation, a line a task, with the run's best where that is another."""
     titles = {"bbox": "box", "segm": "mask"}
-    return "\n".join(
-        f"{titles.get(task, task)} AP {metrics['AP']:.1f}, AP50 {metrics['AP50']:.1f}, "
-        f"AP75 {metrics['AP75']:.1f}"
-        for task, metrics in results.items()
-    )
+    lines = []
+    for task, metrics in results.items():
+        best, step = run.best_ap(task)
+        better = f"; best AP {best:.1f} at step {step}" if best > metrics["AP"] else ""
+        lines.append(
+            f"{titles.get(task, task)} AP {metrics['AP']:.1f}, AP50 {metrics['AP50']:.1f}, "
+            f"AP75 {metrics['AP75']:.1f}{better}"
+        )
+    return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -135,8 +140,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"Stopped. `{again}` continues it.")
         return 128 + getattr(stop, "signum", signal.SIGINT)
     folder = job.output
-    print(f"""{summary(results)}
+    print(f"""{summary(results, read_runs([folder])[0])}
   {folder}/report/report.html  curves, AP by class, sample predictions
-  {folder}/images              ground truth, and what was found beside it
+  {folder}/images              ground truth, and what the last evaluation found beside it
   {run_weights(folder)}      the weights; {folder}/config.yaml trains them again""")
     return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from d2_regnet.data.shapes import build_shapes
+from d2_regnet.report.runs import read_runs
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,21 @@ def test_bad_input_is_one_line(tool, shapes, tiny_run, tmp_path, refused, change
     line = {key: value for key, value in (line | changes).items() if value is not None}
     assert said in refused(tool.main, *(w for key, values in line.items() for w in (key, *values)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_summary_names_a_better_evaluation(tool, tmp_path):
+    lines = [
+        {"iteration": 9, "bbox/AP": 30.0, "segm/AP": 20.0},
+        {"iteration": 19, "bbox/AP": 25.0, "segm/AP": 21.0},
+    ]
+    (tmp_path / "metrics.json").write_text("\n".join(map(json.dumps, lines)))
+    last = {
+        task: {"AP": lines[1][f"{task}/AP"], "AP50": 50, "AP75": 40} for task in ("bbox", "segm")
+    }
+    assert tool.summary(last, read_runs([tmp_path])[0]).splitlines() == [
+        "box AP 25.0, AP50 50.0, AP75 40.0; best AP 30.0 at step 10",
+        "mask AP 21.0, AP50 50.0, AP75 40.0",
+    ]
 
 
 @pytest.mark.slow
