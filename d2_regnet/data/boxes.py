@@ -131,10 +131,12 @@ def _shares(boxes, sizes, fitting) -> dict[str, float]:
 
 def _scale(boxes, extents) -> np.ndarray:
     """(4,): what boxes are to be multiplied by, where they were made on resized images."""
-    sides = boxes[:, 2:], extents[:, 2:] - extents[:, :2]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.nanmedian(sides[1] / np.where(sides[0] > 0, sides[0], np.nan), axis=0)
-    return np.tile(np.where(np.isfinite(ratio) & (ratio > 0), ratio, 1.0), 2)
+    ratios = []
+    for side, extent in zip(boxes[:, 2:].T, (extents[:, 2:] - extents[:, :2]).T):
+        known = (side > 0) & np.isfinite(extent)
+        ratio = np.median(extent[known] / side[known]) if known.any() else 1.0
+        ratios.append(ratio if np.isfinite(ratio) and ratio > 0 else 1.0)
+    return np.tile(ratios, 2)
 
 
 def _by_edges(boxes, sizes) -> Form | None:

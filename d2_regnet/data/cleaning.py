@@ -64,17 +64,19 @@ def mended(coco: dict) -> tuple[dict, list[Finding], list[str]]:
     that is none, and numbers are numbers.
 
     Returns:
-        The dict (`coco` itself if there is nothing to mend), what is left of the findings, and a
-        line for each kind of what was mended and of the warnings.
+        The dict (`coco` itself if there is nothing to mend, or if errors are left), what is left of
+        the findings, and a line for each kind of what is mended and of the warnings.
     """
     findings, harmless, left, told = check_annotations(coco), [], [], {}
     for each in findings:
-        mends = each.kind in _MENDED and (each.remedy != DROP or each.kind == Kind.ANNOTATION_TWICE)
+        keeps = isinstance(each.remedy, dict) or each.kind == Kind.ANNOTATION_TWICE
+        mends = keeps and each.kind in _MENDED
         (harmless if mends else left).append(each)
         if each.level == "warning" or mends:
             told.setdefault(each.kind, []).append(each.detail)
     lines = [f"{len(each)} of: {kind} (first: {each[0]})" for kind, each in told.items()]
-    return (cleaned(coco, harmless)[0] if harmless else coco), left, lines
+    sound = not any(each.level == "error" for each in left)  # else entries may lack their ids
+    return (cleaned(coco, harmless)[0] if harmless and sound else coco), left, lines
 
 
 def _changed(entry: dict, changes: dict) -> dict:

@@ -97,17 +97,25 @@ def _sized(image: dict, folder: Path, account: Account) -> dict:
 
 def _without_root(coco: dict, account: Account) -> dict:
     """Without a category that is but the `supercategory` of the others, as Roboflow's first is."""
-    categories = [each for each in coco["categories"] if isinstance(each, dict)]
-    above = {each.get("supercategory") for each in categories if isinstance(each.get("name"), str)}
-    used = {a.get("category_id") for a in coco.get("annotations") or [] if isinstance(a, dict)}
+    named = [
+        each
+        for each in coco["categories"]
+        if isinstance(each, dict) and isinstance(each.get("name"), str)
+    ]
+    above = [each.get("supercategory") for each in named]
+    used = {
+        a["category_id"]
+        for a in coco.get("annotations") or []
+        if isinstance(a, dict) and isinstance(a.get("category_id"), int | str)
+    }
     root = [
         each
-        for each in categories
-        if each.get("name") in above
+        for each in named
+        if each["name"] in above
         and each.get("supercategory") in (None, "none", "")
-        and each.get("id") not in used
+        and not (isinstance(each.get("id"), int | str) and each["id"] in used)
     ]
-    if not root or len(root) == len(categories):
+    if not root or len(root) == len(named):
         return coco
     for each in root:
         account.leave_out("classes", "the category above the others, without objects", each["name"])
