@@ -9,7 +9,9 @@ __all__ = ["cleaned", "crowd_as_objects", "mended"]
 
 _MENDED = {Kind.NOT_A_NUMBER, Kind.MALFORMED, Kind.ANNOTATION_TWICE, Kind.ANNOTATION_0}
 _MENDED |= {Kind.RLE_SIZE, Kind.RLE_BROKEN, Kind.POLYGON, Kind.POLYGON_SHORT}
-_MENDED |= {Kind.NO_ISCROWD, Kind.NO_AREA}
+_MENDED |= {Kind.NO_ISCROWD, Kind.NO_AREA, Kind.BOX_EMPTY}
+# Entries that are no object of their own; in an evaluation nothing could find them.
+_NO_OBJECT = {Kind.ANNOTATION_TWICE, Kind.BOX_EMPTY, Kind.BOX_OUTSIDE}
 
 
 def cleaned(coco: dict, findings: Iterable[Finding]) -> tuple[dict, list[str]]:
@@ -69,8 +71,8 @@ def mended(coco: dict) -> tuple[dict, list[Finding], list[str]]:
     """
     findings, harmless, left, told = check_annotations(coco), [], [], {}
     for each in findings:
-        keeps = isinstance(each.remedy, dict) or each.kind == Kind.ANNOTATION_TWICE
-        mends = keeps and each.kind in _MENDED
+        mends = each.kind in _NO_OBJECT if each.remedy == DROP else each.kind in _MENDED
+        mends = mends and each.remedy is not None
         (harmless if mends else left).append(each)
         if each.level == "warning" or mends:
             told.setdefault(each.kind, []).append(each.detail)

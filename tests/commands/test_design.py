@@ -94,7 +94,7 @@ def test_edf(design, tmp_path, monkeypatch):
         ("describe RegNetX-400MF --size 10", "too small"),
         ("describe RegNetX-400MF --plot no/where.png", "there is no folder no"),
         ("describe RegNetX-400MF --plot w.jpg", "does not end in .png"),
-        ("sample --flops 400 --output out", "no number of multiply-adds"),
+        ("sample --flops 400 --output out", "not a number of multiply-adds"),
         ("sample --flops 400MF --output .", "is not empty"),
         ("sample --flops 400MF --n 0 --output out", "n >= 1"),
         ("pick --budget-ms 0", "above 0"),

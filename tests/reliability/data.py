@@ -276,6 +276,10 @@ _ANNOTATION_FAULTS = {
     "RLE of a wrong size": _set("annotations", segmentation={"size": [9, 9], "counts": [81]}),
     "broken RLE": _set("annotations", segmentation={"size": _SIZE, "counts": [5, 6]}),
     "malformed polygon": _set("annotations", segmentation=[[1.0, 1.0, 9.0, 1.0, 9.0, 9.0, 4.0]]),
+    "polygon far beyond the image": _set(
+        "annotations", segmentation=[[1, 1, 5e3, 1, 5e3, 9, 1, 9]]
+    ),
+    "number written as text or fraction": _set("annotations", category_id="1"),
     "no mask, where others have one": _without("annotations", "segmentation"),
     "missing image": _file(Path.unlink),
     "unreadable image": _file(lambda path: path.write_bytes(b"GIF89a")),
