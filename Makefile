@@ -26,7 +26,7 @@ demo: setup  ## train, evaluate and draw a RegNet Mask R-CNN in a few minutes
 	@$(BIN)/python -m examples.demo --seed "$(SEED)" --output "$(OUTPUT)"
 
 test: setup  ## the tests that take seconds
-	@$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: setup  ## all tests, also the ones that train
 	@$(BIN)/python -m pytest $(ARGS)

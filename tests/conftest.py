@@ -28,6 +28,12 @@ def pytest_configure(config):
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
+def pytest_collection_modifyitems(items):
+    """The files that lie highest first: they take longest, and no worker is to end with one
+    (with `--no-loadscope-reorder`)."""
+    items.sort(key=lambda item: len(item.path.parents))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""

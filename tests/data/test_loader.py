@@ -272,6 +272,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_process_that_is_killed(tmp_path):
     script = tmp_path / "is_killed.py"
     script.write_text(IS_KILLED)

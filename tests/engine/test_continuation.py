@@ -92,7 +92,8 @@ def assert_same(one, other, path=""):
 
 
 @pytest.mark.parametrize(
-    ("workers", "then", "killed_at"), [(0, 2, (4,)), (2, 0, (1, 5, 7)), (0, 0, (3,))]
+    ("workers", "then", "killed_at"),
+    [(0, 2, (4,)), pytest.param(2, 0, (1, 5, 7), marks=pytest.mark.slow), (0, 0, (3,))],
 )
 def test_continues_bitwise(run, workers, then, killed_at):
     whole, metrics = run("whole", workers)
@@ -109,7 +110,7 @@ EVERYTHING = (
 )
 
 
-@pytest.mark.parametrize("killed_at", [(2,), (4, 6)])
+@pytest.mark.parametrize("killed_at", [(2,), pytest.param((4, 6), marks=pytest.mark.slow)])
 def test_continues_bitwise_with_all_options(run, tmp_path, killed_at):
     whole, metrics = run("whole", 0, (), *EVERYTHING)
     resumed, metrics_again = run("resumed", 0, killed_at, *EVERYTHING)
