@@ -179,7 +179,8 @@ def _nearest(name, known) -> str:
 
 def _compose(name: str) -> DictConfig:
     match = _OWN.fullmatch(name) or _COMPOSED.fullmatch(name)
-    assert match, name  # as of `canonical_name`
+    if match is None:
+        raise ValueError(f"unknown model {name!r}: {_nearest(name, rows())}")
     detector, arch, variant, schedule = match.group("detector", "arch", "variant", "schedule")
     if variant == "_dds":
         if (detector, schedule) != ("mask_rcnn", "1x"):
