@@ -12,6 +12,7 @@ from d2_regnet.export import Export, agrees, check, set_limits
 from d2_regnet.export.checking import built_in_images
 from d2_regnet.export.exporter import DEFAULT_OPSET, FORMATS
 from d2_regnet.inference import Predictor, find_model
+from d2_regnet.inference.exported import SUFFIXES
 from d2_regnet.model_zoo.loading import BEST_WEIGHTS
 from d2_regnet.utils.cli import FAILED, ToolParser, bad_input, failure, say
 from d2_regnet.utils.files import check_file
@@ -30,7 +31,7 @@ _EXIT_CODES = (
     "that cannot carry the model, before anything is written."
 )
 
-_KINDS = {"onnx": ("ONNX", ".onnx"), "torchscript": ("TorchScript", ".pt")}
+_TITLES = {"onnx": "ONNX", "torchscript": "TorchScript"}
 _COLUMNS = "image|eager / file|the same|box IoU ≥|mask IoU ≥|score ±|eager (s)|file (s)|speed"
 
 
@@ -58,9 +59,11 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def check_output(args: argparse.Namespace) -> None:
-    kind, suffix = _KINDS[args.format]
+    suffix = SUFFIXES[args.format]
     if args.output.suffix != suffix:
-        raise ValueError(f"--output {args.output}: a file of {kind} ends in {suffix}")
+        raise ValueError(
+            f"--output {args.output}: a file of {_TITLES[args.format]} ends in {suffix}"
+        )
     check_file(args.output, overwrite=args.overwrite)
 
 
@@ -103,11 +106,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def describe(export: Export, args: argparse.Namespace) -> str:
     facts = export.metadata
-    kind, _ = _KINDS[args.format]
     opset = f" of opset {args.opset}" if args.format == "onnx" else ""
     size = facts["short_edge"] and f"to {facts['short_edge']}, at most {facts['max_size']} pixels"
     return (
-        f"{args.output}: {args.model} as {kind}{opset}\n"
+        f"{args.output}: {args.model} as {_TITLES[args.format]}{opset}\n"
         f"  {facts['input']}; resized {size or 'not at all'}\n"
         f"  to {', '.join(facts['outputs'])} of {len(facts['class_names'])} classes, scores above "
         f"{facts['score_threshold']}, at most {facts['max_detections']} detections"

@@ -11,7 +11,7 @@ from PIL import Image
 from tabulate import tabulate
 
 from d2_regnet.utils.drawing import draw_instances, from_annotations
-from d2_regnet.utils.files import whole_file
+from d2_regnet.utils.files import whole_file, write_file
 
 from .images import read_image
 from .masks import extent
@@ -78,8 +78,7 @@ def draw(coco: dict, folder: str, target: str | os.PathLike) -> None:
         with whole_file(target / name) as file:
             Image.fromarray(draw_instances(pixels, found, metadata)).save(file, "JPEG", quality=90)
         shown.append(f'<figure><img src="{name}"><figcaption>{html.escape(title)}</figcaption>')
-    with whole_file(target / "index.html") as file:
-        file.write(_page(coco, shown).encode())
+    write_file(target / "index.html", _page(coco, shown))
 
 
 def _record(annotation: dict, places: dict[int, int]) -> dict:

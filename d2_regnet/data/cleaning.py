@@ -7,10 +7,11 @@ from .findings import DROP, Finding, Kind, where
 
 __all__ = ["cleaned", "crowd_as_objects", "mended"]
 
+# What is mended by other values of an entry.
 _MENDED = {Kind.NOT_A_NUMBER, Kind.MALFORMED, Kind.ANNOTATION_TWICE, Kind.ANNOTATION_0}
 _MENDED |= {Kind.RLE_SIZE, Kind.RLE_BROKEN, Kind.POLYGON, Kind.POLYGON_SHORT}
 _MENDED |= {Kind.NO_ISCROWD, Kind.NO_AREA, Kind.BOX_EMPTY}
-# Entries that are no object of their own; in an evaluation nothing could find them.
+# What is mended by leaving the entry out: it is no object that could be found.
 _NO_OBJECT = {Kind.ANNOTATION_TWICE, Kind.BOX_EMPTY, Kind.BOX_OUTSIDE}
 
 
@@ -63,7 +64,7 @@ def cleaned(coco: dict, findings: Iterable[Finding]) -> tuple[dict, list[str]]:
 
 def mended(coco: dict) -> tuple[dict, list[Finding], list[str]]:
     """Another COCO dict, in which is mended what takes no object away: a sound box outlasts a mask
-    that is none, and numbers are numbers.
+    that is none, numbers are numbers, and boxes that nothing could find are left out.
 
     Returns:
         The dict (`coco` itself if there is nothing to mend, or if errors are left), what is left of
@@ -71,8 +72,8 @@ def mended(coco: dict) -> tuple[dict, list[Finding], list[str]]:
     """
     findings, harmless, left, told = check_annotations(coco), [], [], {}
     for each in findings:
-        mends = each.kind in _NO_OBJECT if each.remedy == DROP else each.kind in _MENDED
-        mends = mends and each.remedy is not None
+        by_value = isinstance(each.remedy, dict) and each.kind in _MENDED
+        mends = by_value or (each.remedy == DROP and each.kind in _NO_OBJECT)
         (harmless if mends else left).append(each)
         if each.level == "warning" or mends:
             told.setdefault(each.kind, []).append(each.detail)

@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from d2_regnet.checkpoint import SafeCheckpointer
 from d2_regnet.checkpoint import read as read_checkpoint
 from d2_regnet.model_zoo.loading import BEST_WEIGHTS
-from d2_regnet.utils.files import whole_file
+from d2_regnet.utils.files import whole_file, write_file
 
 __all__ = ["Checkpointer", "PeriodicCheckpointer", "find_checkpoint"]
 
@@ -140,8 +140,7 @@ class Checkpointer(SafeCheckpointer):
             ) from error
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        with whole_file(os.path.join(self.save_dir, "last_checkpoint")) as file:
-            file.write(last_filename_basename.encode())
+        write_file(os.path.join(self.save_dir, "last_checkpoint"), last_filename_basename)
 
     def newest(self) -> str:
         """`find_checkpoint` in `save_dir`, which warns of what it passes over.

@@ -18,7 +18,7 @@ from torch.onnx.symbolic_helper import parse_args
 
 import d2_regnet
 from d2_regnet.inference import Predictor
-from d2_regnet.inference.exported import METADATA
+from d2_regnet.inference.exported import METADATA, SUFFIXES
 from d2_regnet.inference.optimize import fold_norms
 from d2_regnet.inference.pooler import ChannelsLastPooler
 from d2_regnet.modeling.backbone.deform import ModulatedDeformConv
@@ -29,7 +29,7 @@ from d2_regnet.utils.modules import stages
 from .graph import traceable
 from .resizing import ShortestEdge
 
-FORMATS = ("onnx", "torchscript")
+FORMATS = tuple(SUFFIXES)
 # RoIAlign is Detectron2's from 16 on; 20 is the last that PyTorch's tracing exporter writes.
 OPSETS = range(16, 21)
 # The first with deformable convolution; ONNX Runtime reads it from version 1.15 on.

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, replace
-from statistics import median
 
 import numpy as np
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
@@ -12,6 +11,7 @@ from d2_regnet.data.objects import objects_of
 from d2_regnet.utils.signatures import calls
 
 from .adapt import test_size
+from .datasets import DataSet
 
 __all__ = ["Anchors", "anchors_of", "boxes_as_resized", "fitted", "suit_anchors"]
 
@@ -74,12 +74,12 @@ def anchors_of(cfg: DictConfig) -> Anchors | None:
     return None
 
 
-def suit_anchors(cfg: DictConfig, coco: dict, *, fit: bool) -> list[str]:
+def suit_anchors(cfg: DictConfig, train: DataSet, *, fit: bool) -> list[str]:
     """Compares the anchors of a planned config with the boxes that it is to learn.
 
     Args:
         cfg: with its sizes of images set; changed in place where `fit` asks for it.
-        coco: the training data.
+        train: the training data.
         fit: take anchors that suit the boxes better, where more than a twentieth of them have no
             anchor with an IoU of 0.5.
 
@@ -95,7 +95,7 @@ def suit_anchors(cfg: DictConfig, coco: dict, *, fit: bool) -> list[str]:
             raise ValueError("--fit-anchors: the model has no anchors, or other ratios by level")
         return []
     short, longest = test_size(cfg)
-    boxes = boxes_as_resized(coco, short, longest)
+    boxes = boxes_as_resized(train.coco, short, longest)
     missed = own.missed(boxes)
     if missed <= _TOO_MANY:
         return [f"the anchors suit {1 - missed:.0%} of the boxes: they stay"] if fit else []
@@ -110,8 +110,8 @@ def suit_anchors(cfg: DictConfig, coco: dict, *, fit: bool) -> list[str]:
     ways = f"--fit-anchors takes {offer}"
     larger = (factor for factor in _LARGER if own.missed(factor * boxes) <= _TOO_MANY)
     if factor := next(larger, None):
-        short = short or median(min(each["width"], each["height"]) for each in coco["images"])
-        ways += f"; --short-edge {math.ceil(short * factor)} enlarges the images"
+        larger_edge = math.ceil((short or train.short_edge) * factor)
+        ways += f"; --short-edge {larger_edge} enlarges the images"
     return [f"{found}: {ways}"]
 
 

@@ -65,7 +65,7 @@ class Job:
         """Writes the files, and makes sure that the training can begin; an error removes them.
 
         Returns:
-            The model, for `run`.
+            The model and its weights, for `run`.
 
         Raises:
             ValueError, FileNotFoundError: from `engine.check_config`.
@@ -171,7 +171,7 @@ def prepare(
     notes += known.check(weights, whole=False, allow_missing=allow_missing, classes=learnt.classes)
     name = re.sub(r"\W+", "_", output.absolute().name) or "mine"
     short = adapt.set_data(cfg, name, learnt, tested, folder=output / "data", short_edge=short_edge)
-    notes += suit_anchors(cfg, learnt.coco, fit=fit_anchors)
+    notes += suit_anchors(cfg, learnt, fit=fit_anchors)
     limit = adapt.set_detections(cfg, max((learnt.by_image | tested.by_image).values()))
     if limit:
         notes.append(f"images have more than 100 objects: up to {limit} are found and evaluated")

@@ -20,10 +20,17 @@ from .models import find_model
 from .prediction import Prediction
 from .predictor import THRESHOLD, Predictor, indices
 
-__all__ = ["METADATA", "ExportedPredictor", "find_predictor", "load_exported", "load_predictor"]
+__all__ = [
+    "METADATA",
+    "SUFFIXES",
+    "ExportedPredictor",
+    "find_predictor",
+    "load_exported",
+    "load_predictor",
+]
 
 METADATA = "metadata.json"  # in a TorchScript file; in ONNX each of its keys is a property
-SUFFIXES = (".onnx", ".pt")
+SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}  # of each format
 _TEXTS = ("model", "producer", "input")
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -44,9 +51,9 @@ def load_exported(path: str | os.PathLike) -> tuple[Run, dict]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: there is no such file")
-    loaders = {".onnx": _load_onnx, ".pt": _load_torchscript}
+    load = _load_onnx if Path(path).suffix == SUFFIXES["onnx"] else _load_torchscript
     try:
-        run, metadata = loaders[Path(path).suffix](os.fspath(path))
+        run, metadata = load(os.fspath(path))
     except (RuntimeError, KeyError, json.JSONDecodeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
@@ -69,7 +76,7 @@ def find_predictor(
     Raises:
         ValueError, FileNotFoundError: from `find_model`, or weights for a file that holds its own.
     """
-    if not model.endswith(SUFFIXES):
+    if not model.endswith((*SUFFIXES.values(),)):
         cfg, weights = find_model(model, weights)
         return partial(Predictor, cfg, weights), cfg, weights
     if weights is not None:

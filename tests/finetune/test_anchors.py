@@ -10,6 +10,7 @@ from detectron2.structures import Boxes, pairwise_iou
 from d2_regnet import model_zoo
 from d2_regnet.finetune import adapt
 from d2_regnet.finetune.anchors import Anchors, anchors_of, boxes_as_resized, fitted, suit_anchors
+from d2_regnet.finetune.datasets import DataSet
 
 RPN = Anchors(((32,), (64,), (128,), (256,), (512,)), (0.5, 1.0, 2.0), (4, 8, 16, 32, 64))
 
@@ -28,6 +29,10 @@ def coco(boxes, size=512, **image):
         "images": [{"id": 7, "width": size, "height": size} | image],
         "annotations": [{"image_id": 7, "bbox": box.tolist(), "iscrowd": 0} for box in boxes],
     }
+
+
+def as_data_set(boxes):
+    return DataSet("/images", coco(boxes), None, "mine")
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.5])
@@ -81,34 +86,35 @@ def test_the_plan_proposes_and_takes(name):
     generator = instantiate(part.anchor_generator)
     assert own.strides == tuple(generator.strides)
     assert generator.num_anchors == [len(own.sizes[0]) * len(own.ratios)] * 5
-    data = coco(drawn(300, 14, 48))
+    train = as_data_set(drawn(300, 14, 48))
+    data = train.coco
 
     adapt._set_size(cfg, type("", (), {"short_edge": 512}), 512)
     before = cfg.copy()
-    (line,) = suit_anchors(cfg, data, fit=False)
+    (line,) = suit_anchors(cfg, train, fit=False)
     assert cfg == before
     assert "of the boxes have no anchor with an IoU of 0.5: --fit-anchors takes anchors" in line
     assert "--short-edge " in line
-    (line,) = suit_anchors(cfg, data, fit=True)
+    (line,) = suit_anchors(cfg, train, fit=True)
     assert "the model takes anchors of" in line
     fitted_ones = anchors_of(cfg)
     assert fitted_ones.missed(boxes_as_resized(data, *adapt.test_size(cfg))) <= 0.05
     assert instantiate(part.anchor_generator).num_anchors == generator.num_anchors
-    assert suit_anchors(cfg, data, fit=False) == []
-    (line,) = suit_anchors(cfg, data, fit=True)
+    assert suit_anchors(cfg, train, fit=False) == []
+    (line,) = suit_anchors(cfg, train, fit=True)
     assert line.endswith("they stay")
 
 
 def test_a_config_that_does_not_resize():
     cfg = model_zoo.get_config("mask_rcnn_regnetx_400mf_fpn_3x")
     cfg.dataloader.test.mapper.augmentations = []
-    (line,) = suit_anchors(cfg, coco(drawn(300, 15, 60)), fit=False)
+    (line,) = suit_anchors(cfg, as_data_set(drawn(300, 15, 60)), fit=False)
     assert line.endswith("; --short-edge 768 enlarges the images")  # 1.5 times 512
 
 
 def test_a_model_without_anchors():
     cfg = model_zoo.get_config("retinanet_regnetx_800mf_fpn_1x")
     del cfg.model.anchor_generator
-    assert suit_anchors(cfg, coco(drawn(9, 5, 14)), fit=False) == []
+    assert suit_anchors(cfg, as_data_set(drawn(9, 5, 14)), fit=False) == []
     with pytest.raises(ValueError, match="--fit-anchors: the model has no anchors"):
-        suit_anchors(cfg, coco(drawn(9, 5, 14)), fit=True)
+        suit_anchors(cfg, as_data_set(drawn(9, 5, 14)), fit=True)
